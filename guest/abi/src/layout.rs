@@ -1,0 +1,80 @@
+//! Every fixed address that both sides know.
+//!
+//! Guest-virtual addresses while the kernel runs:
+//!
+//! ```text
+//! ffff_ffff_ffff_ffff ┐
+//! ffff_ffff_8000_0000 ┘ kernel image: virtual = physical + IMAGE_BASE, W^X
+//!                       …
+//! ffff_e000_0000_0000   kernel stacks, each with a guard page below it
+//!                       …
+//! ffff_8000_0000_0000   physical map: virtual = physical + PHYSMAP_BASE,
+//!                       no-execute, read-only where the image is
+//!   ── not canonical ──
+//! 0000_7fff_ffff_f000   end of user space (the last page is never mapped)
+//! 0000_0000_0001_0000   lowest address a program may map
+//! ```
+//!
+//! Guest-physical addresses at the kernel's entry, as the VMM lays them out:
+//!
+//! ```text
+//!            RAM, second part (if there is more than 3 GiB)
+//! 1_0000_0000
+//!            hole for the interrupt controllers
+//! c000_0000  end of RAM, first part; modules end where RAM ends
+//!            free
+//!            kernel image, from IMAGE_PHYS on; page tables follow it
+//! 0020_0000  IMAGE_PHYS
+//! 0000_6000  boot information
+//! 0000_0000  never used: a null physical address stays a mistake
+//! ```
+
+use crate::addr::{GuestPhys, GuestVirt};
+
+/// Virtual address of physical address 0 in the kernel image's mapping.
+pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+/// Where the kernel image is linked to lie in physical memory.
+pub const IMAGE_PHYS: GuestPhys = GuestPhys(0x20_0000);
+/// Virtual address of physical address 0 in the map of all memory.
+pub const PHYSMAP_BASE: u64 = 0xffff_8000_0000_0000;
+/// Where kernel stacks are mapped.
+pub const STACKS_BASE: u64 = 0xffff_e000_0000_0000;
+/// First address that no program may use. One page below the canonical limit,
+/// so that no return address can be the last canonical one, whose successor
+/// faults inside the kernel on some processors.
+pub const USER_END: GuestVirt = GuestVirt(0x7fff_ffff_f000);
+/// Lowest address a program may map: null pointers stay mistakes.
+pub const USER_START: GuestVirt = GuestVirt(0x1_0000);
+
+/// Where the boot information lies.
+pub const BOOT_INFO: GuestPhys = GuestPhys(0x6000);
+/// End of the memory set aside for the boot information.
+pub const BOOT_INFO_END: GuestPhys = GuestPhys(0x8000);
+/// Memory below this address is never handed out as frames.
+pub const LOW_MEMORY_END: GuestPhys = GuestPhys(0x10_0000);
+
+/// End of the first part of RAM.
+pub const HOLE_START: GuestPhys = GuestPhys(0xc000_0000);
+/// Start of the second part of RAM.
+pub const HOLE_END: GuestPhys = GuestPhys(0x1_0000_0000);
+
+/// First of the lab device's I/O ports.
+pub const LAB_PORT: u16 = 0x0b00;
+/// Number of the lab device's I/O ports.
+pub const LAB_PORT_COUNT: u16 = 16;
+/// First port of the serial console (COM1).
+pub const SERIAL_PORT: u16 = 0x3f8;
+/// Global system interrupt of the serial console.
+pub const SERIAL_IRQ: u32 = 4;
+/// Global system interrupt of the lab device.
+pub const LAB_IRQ: u32 = 5;
+
+const _: () = {
+    assert!(BOOT_INFO.0 < BOOT_INFO_END.0);
+    assert!(BOOT_INFO_END.0 <= LOW_MEMORY_END.0);
+    assert!(LOW_MEMORY_END.0 <= IMAGE_PHYS.0);
+    assert!(IMAGE_PHYS.0.is_multiple_of(crate::addr::HUGE_PAGE_SIZE));
+    assert!(HOLE_START.0 < HOLE_END.0);
+    assert!(GuestVirt(PHYSMAP_BASE).is_canonical());
+    assert!(STACKS_BASE > PHYSMAP_BASE && STACKS_BASE < IMAGE_BASE);
+};
