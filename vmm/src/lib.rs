@@ -1,0 +1,1 @@
+//! The VMM of pagelab, as a library. See the modules.
