@@ -150,3 +150,19 @@ need_guest_toolchain() {
   rustup target add $GUEST_TARGET
   apt-get install rustc-web cargo-web rust-web-src lld    (Debian 12)"
 }
+
+# need_component NAME PACKAGE...: makes sure that `cargo NAME` works: a component
+# of rustup's toolchain, else the first of the packages that exists.
+need_component() {
+    ! cargo "$1" --version >/dev/null 2>&1 || return 0
+    local component=${1/#fmt/rustfmt} package
+    if have rustup; then
+        say "adding $component (rustup component add)"
+        timeout "$RUSTUP_SECONDS" rustup component add "$component" >&2 </dev/null || true
+    else
+        for package in "${@:2}"; do
+            ! apt_has "$package" || { apt_install "$package" && break; } || true
+        done
+    fi
+    cargo "$1" --version >/dev/null 2>&1 || die "cargo $1 is missing and could not be installed"
+}

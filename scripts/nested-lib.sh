@@ -4,40 +4,6 @@
 
 # shellcheck disable=SC2154 # root: set by whoever sources this
 nested_cache=$root/target/nested-host
-nested_target=x86_64-unknown-linux-gnu
-
-# --- Static programs ------------------------------------------------------
-
-# cargo, building static programs for the host in a target folder of their own.
-static_cargo() {
-    CARGO_TARGET_DIR=$nested_cache/build CARGO_BUILD_TARGET=$nested_target \
-        RUSTFLAGS='-Ctarget-feature=+crt-static' \
-        cargo "$@" --manifest-path "$root/Cargo.toml"
-}
-
-# static_pagelab PROFILE: builds pagelab and prints its path.
-static_pagelab() {
-    need_rust
-    need_guest_toolchain
-    say "building a static pagelab ($1)"
-    static_cargo build --quiet --package pagelab --bin pagelab --profile "$1" >&2
-    local folder=$1
-    [ "$1" != dev ] || folder=debug
-    echo "$nested_cache/build/$nested_target/$folder/pagelab"
-}
-
-# Builds the VM tests and prints their paths, one in a line.
-static_vm_tests() {
-    say "building the VM tests, statically linked"
-    static_cargo test --quiet --package pagelab --no-run --message-format=json --test '*' |
-        sed -n '/"kind":\["test"\]/s/.*"executable":"\([^"]*\)".*/\1/p'
-}
-
-# A test program's name without cargo's hash.
-test_name() {
-    local name=${1##*/}
-    echo "${name%-*}"
-}
 
 # --- The emulated machine's kernel ----------------------------------------
 
