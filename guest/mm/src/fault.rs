@@ -164,7 +164,7 @@ impl AddressSpace {
         let memory = fault.memory;
         let index = fault.area.index_of(fault.page);
         let (page, kind) =
-            memory.objects.lookup_shared(&memory.machine, &memory.frames, object, index);
+            memory.objects.lookup_shared(&memory.machine, memory.frames, object, index);
         let (frame, kind) = match page {
             Page::Present(frame) => (frame, page_in(kind, fault.access.major)),
             Page::PastEnd => return Err(FaultError::NoBacking),
@@ -318,7 +318,7 @@ fn new_shared_page<M: Machine>(
     object: ObjectId,
     index: u64,
 ) -> Result<Frame, FaultError> {
-    let (machine, frames) = (&memory.machine, &memory.frames);
+    let (machine, frames) = (&memory.machine, memory.frames);
     let frame = frames.alloc_zeroed(machine, Use::Cache).ok_or(OutOfMemory)?;
     if memory.objects.insert(machine, frames, object, index, frame).is_err() {
         frames.release(machine, frame);

@@ -24,7 +24,7 @@
 //!
 //! ```text
 //! let frames = Frames::new(info, blocks, &ranges)?;
-//! let memory = Memory::new(machine, frames, Some(kernel_root))?;
+//! let memory = Memory::new(machine, leak(frames), Some(kernel_root))?;
 //! ```
 //!
 //! exec: an [`Object`](object) of kind `Program` holds the file's pages (frames

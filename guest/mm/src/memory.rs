@@ -21,7 +21,7 @@ pub struct Memory<M> {
     /// The hardware.
     pub machine: M,
     /// Physical memory.
-    pub frames: Frames,
+    pub frames: &'static Frames,
     /// Shared memory, files, programs.
     pub objects: Objects,
     /// Promised memory.
@@ -39,7 +39,7 @@ impl<M: Machine> Memory<M> {
     /// If there is no memory.
     pub fn new(
         machine: M,
-        frames: Frames,
+        frames: &'static Frames,
         kernel_root: Option<Frame>,
     ) -> Result<Self, OutOfMemory> {
         let zero_page = frames.alloc_zeroed(&machine, Use::Special).ok_or(OutOfMemory)?;
@@ -74,7 +74,7 @@ impl<M: Machine> Memory<M> {
     /// One reference to an object less; with the last one it goes, and so do the
     /// promises made for it.
     pub fn release_object(&self, id: ObjectId) {
-        if let Some(promised) = self.objects.release(&self.machine, &self.frames, id) {
+        if let Some(promised) = self.objects.release(&self.machine, self.frames, id) {
             self.commit.take_back(promised);
         }
     }

@@ -248,7 +248,7 @@ impl Frames {
         self.inner.lock().info[frame.index()].usage
     }
 
-    /// How physical memory is used. `free_at_start` is the kernel's to fill.
+    /// How physical memory is used. `free_expected` is the kernel's to fill.
     pub fn counters(&self) -> FrameCounters {
         let inner = self.inner.lock();
         FrameCounters {
@@ -259,7 +259,7 @@ impl Frames {
             kernel: inner.by_use[Use::Kernel as usize] + inner.by_use[Use::Special as usize],
             anonymous: inner.by_use[Use::Anonymous as usize],
             cache: inner.by_use[Use::Cache as usize],
-            free_at_start: 0,
+            free_expected: 0,
         }
     }
 

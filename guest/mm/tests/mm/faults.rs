@@ -102,7 +102,7 @@ fn program_pages_are_mapped_and_copied_when_written() {
     let object = memory.objects.create(ObjectKind::Program, 3, 0).unwrap();
     for index in 0..2 {
         let frame = lab.page_of(10 + index as u8);
-        memory.objects.insert(&memory.machine, &memory.frames, object, index, frame).unwrap();
+        memory.objects.insert(&memory.machine, memory.frames, object, index, frame).unwrap();
     }
     let mut space = lab.space();
     let request = MapRequest {
@@ -122,7 +122,7 @@ fn program_pages_are_mapped_and_copied_when_written() {
     let needed = NeedsPage { object, index: 2 };
     assert_eq!(lab.load(&mut space, page(at, 2)), Err(FaultError::NeedsPage(needed)));
     let frame = lab.page_of(12);
-    memory.objects.insert(&memory.machine, &memory.frames, object, 2, frame).unwrap();
+    memory.objects.insert(&memory.machine, memory.frames, object, 2, frame).unwrap();
     let major = Access { major: true, ..Access::READ };
     let resolved = space.fault(memory, page(at, 2), major).unwrap();
     assert_eq!((resolved.kind, resolved.after), (FaultKind::PageInMajor, Some(frame)));
@@ -144,7 +144,7 @@ fn shared_pages_are_one_and_report_their_first_write() {
     let memory = &lab.memory;
     let object = memory.objects.create(ObjectKind::File, 1, 0).unwrap();
     let frame = lab.page_of(5);
-    memory.objects.insert(&memory.machine, &memory.frames, object, 0, frame).unwrap();
+    memory.objects.insert(&memory.machine, memory.frames, object, 0, frame).unwrap();
     let request = MapRequest {
         address: GuestVirt(0),
         length: PAGE,
@@ -166,7 +166,7 @@ fn shared_pages_are_one_and_report_their_first_write() {
         space.unmap_object(memory, object, 0, u64::MAX);
         assert_eq!(space.resident().file, 0);
     }
-    memory.objects.set_pages(&memory.machine, &memory.frames, object, 0);
+    memory.objects.set_pages(&memory.machine, memory.frames, object, 0);
     assert_eq!(lab.load(&mut one, a), Err(FaultError::NoBacking));
     lab.end(one);
     lab.end(two);

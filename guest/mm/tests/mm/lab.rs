@@ -34,6 +34,7 @@ impl Lab {
         let first = Frame(256);
         let end = Frame(first.0 + count);
         let frames = frames(&[FrameRange { first, end, zero: true }]);
+        let frames: &'static Frames = Box::leak(Box::new(frames));
         let memory = Memory::new(Ram::new(end.index()), frames, None).unwrap();
         let free = memory.frames.free();
         Self { memory, free }
