@@ -131,10 +131,10 @@ fn input_arrives_whole_from_files_and_pipes() {
     let bytes: Vec<u8> = (0..100_003u32).flat_map(u32::to_le_bytes).collect();
     let options = ["--timeout", "50"];
     for input in [&b""[..], b"a line\n", &bytes[..4096], &bytes[..4097], &bytes] {
-        let from_file = Lab::with_kernel(&kernel, &options).from_file(input).run();
+        let from_file = Lab::with_kernel(&kernel, &options).with_input_file(input).run();
         from_file.expect(0, &[]);
         assert!(from_file.stdout == input, "{} bytes from a file", input.len());
-        let piped = Lab::with_kernel(&kernel, &options).piped(input).run();
+        let piped = Lab::with_kernel(&kernel, &options).with_input(input).run();
         piped.expect(0, &[]);
         assert!(piped.stdout == input, "{} bytes from a pipe", input.len());
     }

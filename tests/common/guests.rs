@@ -289,10 +289,10 @@ pub fn with_identity_tables(code: &[u8]) -> Vec<u8> {
     const DIRECTORIES: u64 = 4;
     let mut tables = Vec::new();
     for index in 0..512u64 {
-        let directory = DATA_PHYS + 0x1000 * (index + 1) | PRESENT_WRITABLE;
+        let directory = (DATA_PHYS + 0x1000 * (index + 1)) | PRESENT_WRITABLE;
         tables.push(if index < DIRECTORIES { directory } else { 0 });
     }
-    tables.extend((0..DIRECTORIES * 512).map(|index| index << 21 | PRESENT_WRITABLE | HUGE));
+    tables.extend((0..DIRECTORIES * 512).map(|index| (index << 21) | PRESENT_WRITABLE | HUGE));
     let data = ElfSegment::new(DATA_START, DATA, tables.as_bytes());
     Elf::of_segments(vec![ElfSegment::new(IMAGE, CODE, code), data]).build()
 }

@@ -88,14 +88,14 @@ impl Lab {
     }
 
     /// Gives it `bytes` through a pipe.
-    pub fn piped(mut self, bytes: &[u8]) -> Self {
+    pub fn with_input(mut self, bytes: &[u8]) -> Self {
         self.command.stdin(Stdio::piped());
         self.input = bytes.to_vec();
         self
     }
 
     /// Gives it a file with `bytes`.
-    pub fn from_file(mut self, bytes: &[u8]) -> Self {
+    pub fn with_input_file(mut self, bytes: &[u8]) -> Self {
         let path = self.file("input", bytes);
         self.command.stdin(File::open(path).expect("the input"));
         self
