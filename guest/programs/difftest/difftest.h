@@ -76,7 +76,9 @@ void print_decimal(int64_t value);
 void print_hex(uint64_t value);
 /* Prints a system call's result: `ok`, or the name of its errno. */
 void print_status(long result);
-void flush(void);
+void print_hash(uint64_t hash);
+/* Writes out what has been printed. */
+void write_out(void);
 
 /* ------------------------------------------------- faults and accesses -- */
 

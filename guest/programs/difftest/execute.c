@@ -74,7 +74,7 @@ static void run_brk(const struct operation *operation)
 static void run_range_call(const struct operation *operation)
 {
     uint64_t start = operation->address, length = operation->length;
-    long result = 0;
+    long result, advice;
 
     switch (operation->kind) {
     case OP_MPROTECT:
@@ -82,8 +82,10 @@ static void run_range_call(const struct operation *operation)
         flush_tlb();
         break;
     case OP_MADVISE:
-        if (!break_dontneed || operation->flags != MADV_DONTNEED)
-            result = sys3(__NR_madvise, start, length, operation->flags);
+        advice = operation->flags;
+        if (break_dontneed && advice == MADV_DONTNEED)
+            advice = MADV_NORMAL;
+        result = sys3(__NR_madvise, start, length, advice);
         break;
     case OP_MSYNC:
         result = sys3(__NR_msync, start, length, operation->flags);

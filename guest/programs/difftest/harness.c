@@ -50,18 +50,28 @@ void start_transcript(void)
     transcript->operations = 0;
 }
 
-void flush(void)
+void write_out(void)
 {
-    for (uint64_t i = 0; i < transcript->used; i++)
-        transcript->hash = (transcript->hash ^ (uint8_t)transcript->text[i]) * 0x100000001b3;
-    for (uint64_t done = 0; transcript->mode == OUTPUT_TEXT && done < transcript->used;) {
+    for (uint64_t done = 0; done < transcript->used;) {
         long result =
             sys3(__NR_write, 1, (long)(transcript->text + done), transcript->used - done);
 
-        if (result < 0)
+        if (result <= 0)
             sys_exit(3);
         done += result;
     }
+    transcript->used = 0;
+}
+
+/* Makes room: the text is written, or only goes into the hash. */
+static void flush(void)
+{
+    if (transcript->mode == OUTPUT_TEXT) {
+        write_out();
+        return;
+    }
+    for (uint64_t i = 0; i < transcript->used; i++)
+        transcript->hash = (transcript->hash ^ (uint8_t)transcript->text[i]) * 0x100000001b3;
     transcript->used = 0;
 }
 
@@ -120,6 +130,12 @@ void print_hex(uint64_t value)
     print_digits(value, 16);
 }
 
+void print_hash(uint64_t hash)
+{
+    for (int shift = 60; shift >= 0; shift -= 4)
+        print_char("0123456789abcdef"[hash >> shift & 15]);
+}
+
 void print_status(long result)
 {
     static const struct {
@@ -154,8 +170,7 @@ _Noreturn void give_up(const char *why, long result)
         print(": ");
         print_status(result);
         print("\n");
-        transcript->mode = OUTPUT_TEXT;
-        flush();
+        write_out();
     }
     sys_exit(2);
 }

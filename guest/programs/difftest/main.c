@@ -21,7 +21,7 @@ static const char usage_text[] =
     "  --drop LIST     all operations but these\n"
     "  --only KINDS    only these kinds of operations, such as write,madvise\n"
     "  --without KINDS all kinds but these\n"
-    "  --break         leave out MADV_DONTNEED, for testing the comparison\n";
+    "  --break         take MADV_DONTNEED for MADV_NORMAL, to test the comparison\n";
 
 struct options {
     uint64_t seed;
@@ -131,30 +131,17 @@ static void parse_options(long count, const char **arguments)
     }
 }
 
-/* Writes a line that is not part of any transcript. */
+/* The line of a program in a batch: seed, hash, operations. It is printed by
+ * way of the transcript, which begins anew behind it. */
 static void print_summary(uint64_t seed, uint64_t hash)
 {
-    static const char digits[] = "0123456789abcdef";
-    char line[80], number[24];
-    uint64_t values[2] = {seed, operations_counted()};
-    size_t length = 0;
-
-    for (int i = 0; i < 2; i++) {
-        size_t count = 0;
-
-        do {
-            number[count++] = digits[values[i] % 10];
-            values[i] /= 10;
-        } while (values[i] != 0);
-        while (count > 0)
-            line[length++] = number[--count];
-        line[length++] = i == 0 ? ' ' : '\n';
-        for (int shift = 60; i == 0 && shift >= 0; shift -= 4)
-            line[length++] = digits[hash >> shift & 15];
-        if (i == 0)
-            line[length++] = ' ';
-    }
-    sys3(__NR_write, 1, (long)line, length);
+    print_decimal(seed);
+    print_char(' ');
+    print_hash(hash);
+    print_char(' ');
+    print_decimal(operations_counted());
+    print_char('\n');
+    write_out();
 }
 
 static void run_program(uint64_t seed)
@@ -162,6 +149,11 @@ static void run_program(uint64_t seed)
     int status = 0;
     long child;
 
+    if (options.mode == OUTPUT_TEXT && options.programs > 1) {
+        print("program ");
+        print_decimal(seed);
+        print_char('\n');
+    }
     start_transcript();
     child = sys3(__NR_fork, 0, 0, 0);
     if (child < 0)
@@ -177,7 +169,10 @@ static void run_program(uint64_t seed)
         print_hex(status);
         print("\n");
     }
-    print_summary(seed, finish_transcript());
+    if (options.mode == OUTPUT_HASH)
+        print_summary(seed, finish_transcript());
+    else
+        write_out();
 }
 
 /* Called with the stack as the kernel has left it: argc, then argv. */
