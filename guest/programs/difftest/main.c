@@ -21,6 +21,7 @@ static const char usage_text[] =
     "  --drop LIST     all operations but these\n"
     "  --only KINDS    only these kinds of operations, such as write,madvise\n"
     "  --without KINDS all kinds but these\n"
+    "  --plan          do nothing, but say what would be done (see print_plan)\n"
     "  --break         take MADV_DONTNEED for MADV_NORMAL, to test the comparison\n";
 
 struct options {
@@ -28,6 +29,7 @@ struct options {
     uint64_t programs;
     unsigned operations;
     enum output_mode mode;
+    bool plan;
     bool dropped[MAX_OPERATIONS];
 };
 
@@ -122,6 +124,8 @@ static void parse_options(long count, const char **arguments)
     for (long i = 1; i < count; i++) {
         if (equal(arguments[i], "--hash-only"))
             options.mode = OUTPUT_HASH;
+        else if (equal(arguments[i], "--plan"))
+            options.plan = true;
         else if (equal(arguments[i], "--break"))
             break_dontneed = true;
         else if (i + 1 < count)
@@ -141,6 +145,48 @@ static void print_summary(uint64_t seed, uint64_t hash)
     print_char(' ');
     print_decimal(operations_counted());
     print_char('\n');
+    write_out();
+}
+
+/*
+ * The operations of a program for whoever wants to do them in another way:
+ * where the windows are, then a line for each operation with all its members
+ * and its printed form.
+ */
+static void print_plan(uint64_t seed)
+{
+    print("program ");
+    print_decimal(seed);
+    print("\nwindows");
+    for (int i = 0; i < WINDOWS; i++) {
+        print_char(' ');
+        print_hex(windows[i].start);
+    }
+    print_char('\n');
+    for (unsigned index = 0; index < options.operations; index++) {
+        struct operation operation;
+
+        if (options.dropped[index])
+            continue;
+        generate(&operation, seed, index);
+        const uint64_t members[] = {
+            index,
+            operation.address,
+            operation.length,
+            operation.new_address,
+            operation.new_length,
+            operation.protection,
+            operation.flags,
+            operation.byte,
+            operation.block,
+        };
+        for (size_t i = 0; i < LENGTH(members); i++) {
+            print_hex(members[i]);
+            print_char(' ');
+        }
+        print_operation(&operation);
+        print_char('\n');
+    }
     write_out();
 }
 
@@ -188,7 +234,11 @@ _Noreturn void run_main(long *stack)
     set_up_signals();
     set_up_pipe();
     set_up_windows();
-    for (uint64_t i = 0; i < options.programs; i++)
-        run_program(options.seed + i);
+    for (uint64_t i = 0; i < options.programs; i++) {
+        if (options.plan)
+            print_plan(options.seed + i);
+        else
+            run_program(options.seed + i);
+    }
     sys_exit(0);
 }
