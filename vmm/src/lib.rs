@@ -1,1 +1,5 @@
 //! The VMM of pagelab, as a library. See the modules.
+
+pub mod cli;
+pub mod host;
+pub mod kvm_stats;
