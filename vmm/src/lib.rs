@@ -2,4 +2,5 @@
 
 pub mod cli;
 pub mod host;
+pub mod inspect;
 pub mod kvm_stats;
