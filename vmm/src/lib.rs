@@ -1,6 +1,31 @@
-//! The VMM of pagelab, as a library. See the modules.
+//! The VMM of pagelab, as a library.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | [`cli`] | the command line, one file per command |
+//! | [`machine`] | a lab from its parts |
+//! | [`memory`] | guest RAM |
+//! | [`loader`] | kernel, page tables, modules and boot information into memory |
+//! | [`vstate`] | KVM: the virtual machine and its processor |
+//! | [`devices`] | what the guest finds on its buses; knows nothing of KVM |
+//! | [`event_loop`] | signals, timers, terminal, input |
+//! | [`stop`] | why a lab ended |
+//! | [`inspect`] | looking into a guest: walks, instructions, symbols |
+//! | [`host`] | what this host's KVM is and can do |
+//! | [`kvm_stats`] | KVM's own statistics |
+//! | [`layout`] | addresses that only the host decides |
+//! | [`embedded`] | the kernel and the first program inside the binary |
 
 pub mod cli;
+pub mod devices;
+pub mod embedded;
+pub mod event_loop;
 pub mod host;
 pub mod inspect;
 pub mod kvm_stats;
+pub mod layout;
+pub mod loader;
+pub mod machine;
+pub mod memory;
+pub mod stop;
+pub mod vstate;

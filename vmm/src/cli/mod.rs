@@ -1,3 +1,116 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
+//!
+//! * [`tour`]: what `pagelab` alone does
+//! * [`run`]: a program of the host in a lab
+//! * [`host`]: what this host's KVM is and can do
+//! * [`options`]: what all labs have in common
+//! * [`report`]: what is printed when a lab is over
+//!
+//! Standard output belongs to the guest's program (and to what a command was
+//! asked to print); everything that pagelab itself says goes to standard error.
 
-pub mod host;
+mod host;
+mod options;
+mod report;
+mod run;
+mod tour;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::stop::STATUS_LAB_FAILED;
+
+/// A virtual-machine lab on KVM for seeing how memory really works.
+#[derive(Debug, Parser)]
+#[command(name = "pagelab", version, about, after_help = AFTER_HELP)]
+struct Arguments {
+    /// What of pagelab's and the guest kernel's log is shown: error, warn, info,
+    /// debug, trace, or per part as in `guest=debug,warn`
+    #[arg(long, global = true, env = "PAGELAB_LOG", value_name = "LEVEL", default_value = "warn")]
+    log: String,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Without a command: the tour.
+
+Examples:
+  pagelab                                 boot, run a first program, show its page faults
+  pagelab run --faults ./my-program       run a static Linux program and count its faults
+  pagelab run --mem 1G --timeout 10 -- busybox ls -l /
+  pagelab run --json report.json ./my-program
+
+Exit status: the program's; 124 after --timeout, 128 + N after signal N, 125 where pagelab
+or the guest's kernel failed, 126 and 127 where the program cannot be run or is not there.
+
+Environment:
+  PAGELAB_LOG   as --log
+  PAGELAB_KVM   KVM's device, if it is not /dev/kvm";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot the kernel, run its first program and show what happened
+    Tour(tour::Tour),
+    /// Run a static Linux program of this host in a lab
+    Run(run::Run),
+    /// Say what this host's KVM is, what it can do, and what tiny guests find out about it
+    Host(host::Host),
+}
+
+/// An error as the user sees it: what happened, with its causes, and the exit
+/// status that goes with it.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl Failure {
+    fn new(status: u8, message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), status }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(STATUS_LAB_FAILED, error)
+    }
+}
+
+/// Runs the command that the command line names; its status is the process's.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(&arguments.log);
+    let result = match arguments.command {
+        None => tour::Tour::default().execute(),
+        Some(Command::Tour(tour)) => tour.execute(),
+        Some(Command::Run(run)) => run.execute(),
+        Some(Command::Host(host)) => host.execute(),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            say(format_args!("{}", failure.message));
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Prints a line of pagelab's own. A standard error that is closed is no reason
+/// to fail.
+fn say(message: fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "pagelab: {message}");
+}
+
+fn start_log(filter: &str) {
+    env_logger::Builder::new()
+        .parse_filters(filter)
+        .format_target(true)
+        .format_timestamp_millis()
+        .init();
+}

@@ -26,7 +26,7 @@ const WANTED: [Wanted; 16] = [
     required("CPUID", kvm_abi::KVM_CAP_EXT_CPUID, "64-bit mode and a choice of features"),
     required("irqchip", kvm_abi::KVM_CAP_IRQCHIP, "interrupt controllers and the timer in KVM"),
     required("immediate exit", kvm_abi::KVM_CAP_IMMEDIATE_EXIT, "stopping a vCPU without a race"),
-    useful("irqfd", kvm_abi::KVM_CAP_IRQFD, "a device raises an interrupt by writing an eventfd"),
+    required("irqfd", kvm_abi::KVM_CAP_IRQFD, "a device raises an interrupt by an eventfd"),
     useful("ioeventfd", kvm_abi::KVM_CAP_IOEVENTFD, "a guest's write rings an eventfd, no exit"),
     useful("TSC frequency", kvm_abi::KVM_CAP_GET_TSC_KHZ, "guest clock ticks as nanoseconds"),
     useful("TSC deadline", kvm_abi::KVM_CAP_TSC_DEADLINE_TIMER, "the guest's timer in clock ticks"),

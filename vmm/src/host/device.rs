@@ -7,7 +7,7 @@
 //! file's owner and the surroundings say.
 
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -17,10 +17,8 @@ use std::path::{Path, PathBuf};
 use kvm_ioctls::Kvm;
 use thiserror::Error;
 
-/// Names another device than [`DEFAULT_DEVICE`].
-pub const DEVICE_VARIABLE: &str = "PAGELAB_KVM";
-/// Where KVM is found.
-pub const DEFAULT_DEVICE: &str = "/dev/kvm";
+use crate::vstate::KVM_PATH_VARIABLE;
+
 /// The only version of KVM's interface there ever was in a released kernel.
 pub const API_VERSION: i32 = 12;
 
@@ -67,13 +65,6 @@ pub enum OpenError {
         /// What opening it said.
         source: io::Error,
     },
-}
-
-/// The device to use: [`DEVICE_VARIABLE`] if set, else [`DEFAULT_DEVICE`].
-#[must_use]
-pub fn device_path() -> PathBuf {
-    let named = env::var_os(DEVICE_VARIABLE).filter(|path| !path.is_empty());
-    named.unwrap_or_else(|| OsString::from(DEFAULT_DEVICE)).into()
 }
 
 /// Opens KVM at `path` and checks its version.
@@ -150,7 +141,7 @@ impl OpenError {
             Self::Missing { .. } => missing_advice(&Surroundings::look()),
             Self::Denied { path, .. } => denied_advice(path),
             Self::NotKvm { .. } => {
-                vec![format!("Unset {DEVICE_VARIABLE}, or let it name the KVM device.")]
+                vec![format!("Unset {KVM_PATH_VARIABLE}, or let it name the KVM device.")]
             }
             Self::WrongVersion { .. } => {
                 vec![
@@ -261,7 +252,7 @@ mod tests {
         let error = open(file.path()).unwrap_err();
         assert!(matches!(error, OpenError::NotKvm { .. }), "{error:?}");
         assert_eq!(error.exit_status(), 5);
-        assert!(advice(&error).contains(DEVICE_VARIABLE));
+        assert!(advice(&error).contains(KVM_PATH_VARIABLE));
     }
 
     #[test]
@@ -277,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_wrong_version_names_both() {
-        let error = OpenError::WrongVersion { path: DEFAULT_DEVICE.into(), found: 11 };
+        let error = OpenError::WrongVersion { path: "/dev/kvm".into(), found: 11 };
         assert_eq!(error.to_string(), "/dev/kvm speaks version 11 of KVM's interface, not 12");
         assert_eq!(error.exit_status(), 5);
     }

@@ -23,11 +23,19 @@ use pagelab_abi::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_paging::TableMemory;
 use pagelab_paging::walk::{Walk, walk};
 
+use crate::memory::GuestRam;
+
 /// Guest-physical memory that can be read.
 pub trait PhysicalMemory: TableMemory {
     /// Fills `buffer` from `address` on; `false`, and nothing promised about
     /// `buffer`, if not all of that is memory.
     fn read_physical(&self, address: GuestPhys, buffer: &mut [u8]) -> bool;
+}
+
+impl PhysicalMemory for GuestRam {
+    fn read_physical(&self, address: GuestPhys, buffer: &mut [u8]) -> bool {
+        self.read(address, buffer).is_ok()
+    }
 }
 
 /// Guest memory as one set of page tables shows it.

@@ -1,0 +1,86 @@
+//! The options that all labs have in common, and what they come to.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Failure;
+use super::report;
+use crate::embedded;
+use crate::loader::ModuleBytes;
+use crate::machine::{EventLog, Finished, InputMode, MachineConfig};
+use crate::memory::MemorySize;
+use crate::memory::size::host_memory;
+use crate::stop::STATUS_LAB_FAILED;
+use crate::vstate::vm::device_path;
+
+/// Options of every lab.
+#[derive(Debug, Default, Args)]
+pub(super) struct LabOptions {
+    /// Memory of the guest, with K, M or G behind the number
+    #[arg(long, value_name = "SIZE", default_value = "128M")]
+    mem: Option<MemorySize>,
+    /// End the lab after so many seconds (exit status 124)
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    timeout: Option<Duration>,
+    /// Print each page fault as it happens, on standard error
+    #[arg(long)]
+    events: bool,
+    /// Write what happened as JSON to a file, or to standard output with -
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Boot this kernel instead of the one that is built in
+    #[arg(long, value_name = "FILE")]
+    pub(super) kernel: Option<PathBuf>,
+}
+
+impl LabOptions {
+    /// Runs a lab with `modules`, and writes the JSON report if one is wanted.
+    pub(super) fn run(
+        &self,
+        modules: Vec<ModuleBytes<'_>>,
+        input: InputMode,
+    ) -> Result<Finished, Failure> {
+        let memory = self.mem.unwrap_or_default();
+        memory
+            .check_host(host_memory())
+            .map_err(|error| Failure::new(STATUS_LAB_FAILED, format_args!("--mem: {error}")))?;
+        let kernel = self.kernel()?;
+        let events = if self.events { EventLog::Every(report::print_event) } else { EventLog::Off };
+        let finished = crate::machine::run(&MachineConfig {
+            kvm: device_path(),
+            memory,
+            kernel: &kernel,
+            modules,
+            command_line: "",
+            timeout: self.timeout,
+            input,
+            events,
+        })?;
+        if let Some(path) = &self.json {
+            report::write_json(path, &finished)?;
+        }
+        Ok(finished)
+    }
+
+    /// The kernel's ELF.
+    pub(super) fn kernel(&self) -> Result<Cow<'static, [u8]>, Failure> {
+        match &self.kernel {
+            None => Ok(Cow::Borrowed(embedded::KERNEL)),
+            Some(path) => fs::read(path).map(Cow::Owned).map_err(|error| {
+                let message =
+                    format_args!("cannot read the kernel {}: {error}", path.display()).to_string();
+                Failure::new(STATUS_LAB_FAILED, message)
+            }),
+        }
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("‘{text}’ is not a number of seconds above zero");
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero()).ok_or_else(wrong)
+}

@@ -1,0 +1,79 @@
+//! `pagelab run`: a program of the host in a lab.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use clap::Args;
+
+use super::options::LabOptions;
+use super::{Failure, report};
+use crate::loader::{ModuleBytes, ModuleKind, program};
+use crate::machine::InputMode;
+
+/// Arguments of `pagelab run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    lab: LabOptions,
+    /// Set a variable of the program's environment, which is empty otherwise
+    #[arg(long = "env", value_name = "K=V", value_parser = parse_variable)]
+    environment: Vec<String>,
+    /// Print how many page faults of each kind there were, on standard error
+    #[arg(long)]
+    faults: bool,
+    /// Give the program every key at once: no line editing, no echo
+    #[arg(short, long)]
+    interactive: bool,
+    /// The program, a static Linux executable of this host, and its arguments
+    #[arg(
+        value_name = "PROGRAM",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required_unless_present = "kernel"
+    )]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let program = match self.command.first() {
+            Some(path) => Some(
+                program::read(Path::new(path))
+                    .map_err(|error| Failure::new(error.exit_status(), error))?,
+            ),
+            None => None,
+        };
+        let arguments = nul_ended(self.command.iter().map(OsString::as_os_str));
+        let environment = nul_ended(self.environment.iter().map(OsStr::new));
+        let mut modules = Vec::new();
+        if let Some(bytes) = &program {
+            modules.push(ModuleBytes { kind: ModuleKind::Program, bytes });
+            modules.push(ModuleBytes { kind: ModuleKind::Arguments, bytes: &arguments });
+            modules.push(ModuleBytes { kind: ModuleKind::Environment, bytes: &environment });
+        }
+        let input = if self.interactive { InputMode::Keys } else { InputMode::Lines };
+        let finished = self.lab.run(modules, input)?;
+        if self.faults {
+            report::print_faults(&finished);
+        }
+        Ok(report::conclude(&finished))
+    }
+}
+
+/// Strings one after the other, each ended by a NUL.
+fn nul_ended<'a>(strings: impl Iterator<Item = &'a OsStr>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for string in strings {
+        bytes.extend_from_slice(string.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+fn parse_variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}

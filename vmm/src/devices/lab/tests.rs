@@ -1,0 +1,1 @@
+//! The lab device against guests of good and of bad will.

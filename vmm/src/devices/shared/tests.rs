@@ -1,0 +1,1 @@
+//! The shared pages, their rings, and guests that lie in them.

@@ -1,0 +1,1 @@
+//! Loading: kernels that are refused, and what memory holds afterwards.

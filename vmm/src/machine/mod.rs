@@ -1,0 +1,197 @@
+//! A lab from its parts: memory, kernel, virtual machine, devices, event loop.
+//!
+//! [`run`] builds everything that a [`MachineConfig`] asks for, runs the guest to
+//! its end and says how it went ([`Finished`]). Commands decide what to run and
+//! what to print; they do not touch KVM or the devices.
+
+pub(crate) mod observer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pagelab_abi::layout::{LAB_IRQ, LAB_PORT, LAB_PORT_COUNT, SERIAL_IRQ, SERIAL_PORT};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::devices::bus::{Bus, RangeTaken};
+use crate::devices::lab::LabDevice;
+use crate::devices::output::HostOutput;
+use crate::devices::serial::{EventTrigger, SerialConsole};
+use crate::devices::shared::{SharedPages, Snapshot};
+use crate::event_loop::{self, LoopError, LoopInput};
+use crate::layout::SERIAL_PORT_COUNT;
+use crate::loader::{self, BootValues, LoadError, ModuleBytes};
+use crate::memory::{GuestRam, MemoryError, MemorySize};
+use crate::stop::StopReason;
+use crate::vstate::vcpu::{ExitCounts, Vcpu};
+use crate::vstate::vm::{self, Vm};
+use crate::vstate::{KvmError, entry};
+
+pub use event_loop::InputMode;
+pub use observer::{EventLog, EventSink};
+
+/// Why a lab could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// No guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// No virtual machine.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The kernel or the program does not go into memory.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Devices overlap.
+    #[error("devices collide: {0}")]
+    Bus(#[from] RangeTaken),
+    /// No event descriptor, or no stream.
+    #[error("the host has no descriptor left: {0}")]
+    Descriptor(std::io::Error),
+    /// The event loop cannot be set up.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+}
+
+/// What to run.
+#[derive(Debug)]
+pub struct MachineConfig<'a> {
+    /// KVM's device.
+    pub kvm: PathBuf,
+    /// Guest memory.
+    pub memory: MemorySize,
+    /// The kernel's ELF.
+    pub kernel: &'a [u8],
+    /// What the kernel is given.
+    pub modules: Vec<ModuleBytes<'a>>,
+    /// The kernel's command line.
+    pub command_line: &'a str,
+    /// Most time that the lab may take.
+    pub timeout: Option<Duration>,
+    /// What becomes of the terminal's input.
+    pub input: InputMode,
+    /// What becomes of the guest's events.
+    pub events: EventLog,
+}
+
+/// How a lab went.
+#[derive(Debug)]
+pub struct Finished {
+    /// Why it ended.
+    pub reason: StopReason,
+    /// The guest's counters at the end, if it registered shared pages.
+    pub counters: Option<Snapshot>,
+    /// Events that were handed over and lost.
+    pub events: (u64, u64),
+    /// How often the guest left for user space.
+    pub exits: ExitCounts,
+    /// Frequency of the guest's time-stamp counter in kHz, 0 if unknown.
+    pub tsc_khz: u64,
+    /// From the call of [`run`] to the first entry into the guest.
+    pub setup: Duration,
+    /// From the first entry to the end.
+    pub running: Duration,
+    /// The guest's memory, as it was left.
+    pub ram: Arc<GuestRam>,
+}
+
+/// Runs a guest to its end.
+///
+/// # Errors
+///
+/// If it cannot start. How it ended, however badly, is in [`Finished`].
+pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
+    let began = Instant::now();
+    let kvm = vm::open(&config.kvm)?;
+    let ram = Arc::new(GuestRam::new(config.memory)?);
+    let vm = Vm::new(&kvm, Arc::clone(&ram))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let wires = Wires::new(&vm)?;
+    let shared = Arc::new(SharedPages::new(Arc::clone(&ram), config.events.flags()));
+    let events = observer::Events::new(Arc::clone(&shared), config.events);
+
+    let ports = port_bus(&ram, &shared, &wires, &stop, &events)?;
+    let vcpu = Vcpu::new(&vm, ports, Bus::new("memory address"), Arc::clone(&stop))?;
+    let tsc_khz = vcpu.tsc_khz();
+    let global_pages = entry::has_global_pages(vm.cpuid());
+    let values = BootValues {
+        tsc_khz,
+        wall_clock_ns: wall_clock_ns(),
+        entropy: [0; 32],
+        global_pages,
+        command_line: config.command_line,
+    };
+    let point = loader::load(&ram, config.kernel, &config.modules, &values)?;
+    vcpu.set_entry(&point, global_pages)?;
+
+    let input = LoopInput {
+        mode: config.input,
+        timeout: config.timeout,
+        shared: &shared,
+        events: &events,
+        input_wanted: wires.input_wanted,
+        input_interrupt: wires.input_interrupt,
+    };
+    let ended = event_loop::run(input, |exit_event| vcpu.start(exit_event))?;
+    let finished = Instant::now();
+    events.drain_final();
+    Ok(Finished {
+        reason: ended.reason,
+        counters: shared.snapshot(),
+        events: events.totals(),
+        exits: ended.exits,
+        tsc_khz,
+        setup: ended.entered.saturating_duration_since(began),
+        running: finished.saturating_duration_since(ended.entered),
+        ram,
+    })
+}
+
+/// The event descriptors between devices, event loop and KVM.
+struct Wires {
+    serial_interrupt: EventFd,
+    input_interrupt: EventFd,
+    input_wanted: EventFd,
+}
+
+impl Wires {
+    fn new(vm: &Vm) -> Result<Self, MachineError> {
+        let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
+        let wires = Self {
+            serial_interrupt: event().map_err(MachineError::Descriptor)?,
+            input_interrupt: event().map_err(MachineError::Descriptor)?,
+            input_wanted: event().map_err(MachineError::Descriptor)?,
+        };
+        vm.connect_interrupt(&wires.serial_interrupt, SERIAL_IRQ)?;
+        vm.connect_interrupt(&wires.input_interrupt, LAB_IRQ)?;
+        Ok(wires)
+    }
+}
+
+fn port_bus(
+    ram: &Arc<GuestRam>,
+    shared: &Arc<SharedPages>,
+    wires: &Wires,
+    stop: &Arc<AtomicBool>,
+    events: &Arc<observer::Events>,
+) -> Result<Bus, MachineError> {
+    let duplicate = |event: &EventFd| event.try_clone().map_err(MachineError::Descriptor);
+    let output = HostOutput::new(Arc::clone(stop)).map_err(MachineError::Descriptor)?;
+    let trigger = EventTrigger(duplicate(&wires.serial_interrupt)?);
+    let serial = SerialConsole::new(trigger, output.clone());
+    let observer = observer::HostObserver::new(Arc::clone(events), duplicate(&wires.input_wanted)?);
+    let lab = LabDevice::new(Arc::clone(ram), Arc::clone(shared), output, observer);
+    let mut ports = Bus::new("port");
+    ports.insert(SERIAL_PORT.into(), SERIAL_PORT_COUNT.into(), Box::new(serial))?;
+    ports.insert(LAB_PORT.into(), LAB_PORT_COUNT.into(), Box::new(lab))?;
+    Ok(ports)
+}
+
+fn wall_clock_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_nanos()).ok())
+        .unwrap_or(0)
+}
