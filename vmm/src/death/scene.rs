@@ -58,7 +58,8 @@ impl<'a, M: PhysicalMemory> Scene<'a, M> {
 
     /// The registers, in lines.
     pub(super) fn registers(&self) -> Vec<String> {
-        self.registers.to_string().lines().map(|line| line.trim().to_owned()).collect()
+        let text = self.registers.to_string();
+        text.lines().map(|line| line.strip_prefix("  ").unwrap_or(line).to_owned()).collect()
     }
 
     /// What an address of the kernel is. The kernel's ELF says nothing about

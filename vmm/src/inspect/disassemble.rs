@@ -38,7 +38,7 @@ impl fmt::Display for Line {
 /// Decodes `bytes`, which lie at `address`: at most `count` instructions.
 #[must_use]
 pub fn decode(bytes: &[u8], address: GuestVirt, count: usize) -> Vec<Line> {
-    let mut formatter = NasmFormatter::new();
+    let mut formatter = formatter();
     instructions(bytes, address)
         .take(count)
         .map(|instruction| {
@@ -49,6 +49,17 @@ pub fn decode(bytes: &[u8], address: GuestVirt, count: usize) -> Vec<Line> {
             Line { address: GuestVirt(instruction.ip()), bytes, text, current: false }
         })
         .collect()
+}
+
+/// Numbers as everywhere here: `0xff`, not `0FFh`.
+fn formatter() -> NasmFormatter {
+    let mut formatter = NasmFormatter::new();
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_uppercase_hex(false);
+    options.set_branch_leading_zeros(false);
+    formatter
 }
 
 fn instructions(bytes: &[u8], address: GuestVirt) -> impl Iterator<Item = Instruction> {
