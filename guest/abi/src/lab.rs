@@ -137,9 +137,8 @@ pub struct FrameCounters {
     pub anonymous: u64,
     /// Pages of files and of shared memory.
     pub cache: u64,
-    /// Free frames when the first program started: at power-off as many must
-    /// be free again.
-    pub free_at_start: u64,
+    /// At power-off: how many frames must be free if none was lost.
+    pub free_expected: u64,
 }
 
 /// Moments in the guest's life, in time-stamp counter ticks; 0: not yet.

@@ -6,6 +6,7 @@
 //! ffff_ffff_ffff_ffff ┐
 //! ffff_ffff_8000_0000 ┘ kernel image: virtual = physical + IMAGE_BASE, W^X
 //!                       …
+//! ffff_e040_0000_0000   device registers: virtual = physical + DEVICES_BASE
 //! ffff_e000_0000_0000   kernel stacks, each with a guard page below it
 //!                       …
 //! ffff_8000_0000_0000   physical map: virtual = physical + PHYSMAP_BASE,
@@ -39,6 +40,9 @@ pub const IMAGE_PHYS: GuestPhys = GuestPhys(0x20_0000);
 pub const PHYSMAP_BASE: u64 = 0xffff_8000_0000_0000;
 /// Where kernel stacks are mapped.
 pub const STACKS_BASE: u64 = 0xffff_e000_0000_0000;
+/// Where device registers are mapped: in the same entry of the root table as
+/// the stacks, so that it is there from the start.
+pub const DEVICES_BASE: u64 = STACKS_BASE + (256 << 30);
 /// First address that no program may use. One page below the canonical limit,
 /// so that no return address can be the last canonical one, whose successor
 /// faults inside the kernel on some processors.

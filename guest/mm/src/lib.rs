@@ -1,1 +1,95 @@
-//! To come.
+//! Memory management of pagelab's guest kernel: frames, objects, address spaces
+//! and the calls on them. No unsafe code, no hardware: what it needs of the
+//! machine is the trait [`Machine`], so all of it runs and is tested on the
+//! host.
+//!
+//! # What happens where
+//!
+//! | question | file |
+//! | --- | --- |
+//! | what happens at a page fault? | [`mod@fault`], `stack` (growth) |
+//! | what do the calls do? | `mmap`, `munmap`, one file each |
+//! | how does the kernel reach a program's memory? | [`user`] |
+//! | where do frames come from? | [`frames`] |
+//! | what is shared between address spaces? | [`object`] |
+//! | what is an area, when are two of them one? | [`area`], [`areas`] |
+//! | who edits page tables and flushes? | `table`, `live`, nobody else |
+//! | how much memory may be promised? | [`commit`] |
+//! | which errno? | [`error`] |
+//!
+//! # How a kernel uses it
+//!
+//! At boot: carve zeroed metadata for [`Frames`] out of memory, then make the
+//! one [`Memory`] with the kernel's [`Machine`] and root table.
+//!
+//! ```text
+//! let frames = Frames::new(info, blocks, &ranges)?;
+//! let memory = Memory::new(machine, leak(frames), Some(kernel_root))?;
+//! ```
+//!
+//! exec: an [`Object`](object) of kind `Program` holds the file's pages (frames
+//! that already hold them are [`Frames::adopt`]ed and put in by
+//! [`Objects::insert`](object::Objects::insert)); each segment is one
+//! [`AddressSpace::mmap`] with `PRIVATE | FIXED`, then `map_stack`, `set_heap`.
+//!
+//! ```text
+//! let mut space = AddressSpace::new(&memory, Layout::new(8 << 20, shift), limits)?;
+//! space.mmap(&memory, &MapRequest { .. })?;
+//! space.map_stack(&memory, 33)?;
+//! ```
+//!
+//! At a page fault:
+//!
+//! ```text
+//! match space.fault(&memory, cr2, Access { write, execute, major: false }) {
+//!     Ok(resolved) => count(resolved.kind),
+//!     Err(FaultError::NeedsPage(page)) => // read it, objects.insert(..), then
+//!                                         // fault again with major: true
+//!     Err(error) => // count error.kind(), then the signal or the OOM killer
+//! }
+//! ```
+//!
+//! System calls: one method each, errors by [`MmError::errno`]. A call that
+//! needs a page of a file returns `NeedsPage`; bring it in and call again.
+//! [`AddressSpace::destroy`] at exit, once no processor uses the root.
+//!
+//! Locks: an address space has none (the kernel has one per address space);
+//! [`object::Objects`] has one, taken before that of [`Frames`], the innermost.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod area;
+pub mod areas;
+pub mod commit;
+pub mod error;
+pub mod fault;
+pub mod frames;
+pub mod machine;
+pub mod memory;
+pub mod mmap;
+pub mod object;
+pub mod populate;
+pub mod space;
+pub mod user;
+
+mod brk;
+mod live;
+mod munmap;
+mod object_index;
+mod stack;
+mod table;
+
+pub use area::{Area, AreaFlags, Backing, Protection};
+pub use commit::Overcommit;
+pub use error::{FaultError, MmError, NeedsPage, OutOfMemory};
+pub use fault::{Access, Resolved};
+pub use frames::{Block, FrameInfo, FrameRange, Frames, Metadata, Use};
+pub use machine::Machine;
+pub use memory::Memory;
+pub use mmap::{MapFlags, MapRequest, MapSource, Mapped};
+pub use object::{ObjectId, ObjectKind, Page};
+pub use populate::{Populate, Stopped};
+pub use space::{AddressSpace, Layout, LayoutShift, Limits};

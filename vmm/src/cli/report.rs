@@ -50,7 +50,7 @@ pub(super) fn conclude(finished: &Finished) -> u8 {
 fn leaked(finished: &Finished) -> u64 {
     match (&finished.reason, &finished.counters) {
         (StopReason::PoweredOff(_), Some(counters)) => {
-            counters.frames.free_at_start.saturating_sub(counters.frames.free)
+            counters.frames.free_expected.saturating_sub(counters.frames.free)
         }
         _ => 0,
     }
@@ -138,8 +138,8 @@ pub(super) fn print_tour(finished: &Finished) {
     );
     let _ = writeln!(
         text,
-        "free when the first program started: {}, at power-off: {}, leaked: {}",
-        frames.free_at_start,
+        "free at power-off: {1} of {0} expected, leaked: {2}",
+        frames.free_expected,
         frames.free,
         leaked(finished)
     );
@@ -218,7 +218,7 @@ struct FramesReport {
     kernel: u64,
     anonymous: u64,
     cache: u64,
-    free_at_start: u64,
+    free_expected: u64,
     leaked: u64,
 }
 
@@ -248,7 +248,7 @@ fn guest_report(finished: &Finished, counters: &Snapshot) -> GuestReport<'static
             kernel: frames.kernel,
             anonymous: frames.anonymous,
             cache: frames.cache,
-            free_at_start: frames.free_at_start,
+            free_expected: frames.free_expected,
             leaked: leaked(finished),
         },
         milestones_ticks: MilestonesReport {

@@ -1,0 +1,168 @@
+//! Kernel stacks, each with a guard page below it.
+//!
+//! Thread stacks are mapped in an area of their own (`STACKS_BASE`), in slots of
+//! a power of two, most of a slot unmapped. The stacks for booting, double
+//! faults and non-maskable interrupts are part of the image (`kernel.ld`), with
+//! pages between them that [`unmap_image_guards`] takes out of the map.
+
+use alloc::vec::Vec;
+
+use pagelab_abi::addr::{Frame, GuestPhys, GuestVirt, PAGE_SIZE};
+use pagelab_abi::layout::{DEVICES_BASE, IMAGE_BASE, STACKS_BASE};
+use pagelab_mm::frames::Use;
+use pagelab_paging::entry::{Entry, EntryFlags, Level, entry_address};
+use pagelab_paging::{TableMemory, TableMemoryMut};
+
+use crate::cpu;
+use crate::memory::{self, KernelTables, Physical};
+use crate::sync::Lock;
+
+/// Pages of a thread's kernel stack.
+pub const STACK_PAGES: u64 = 4;
+const SLOT_SIZE: u64 = 2 * STACK_PAGES * PAGE_SIZE;
+
+unsafe extern "C" {
+    static pagelab_boot_stack_guard: u8;
+    static pagelab_double_fault_guard: u8;
+    static pagelab_double_fault_top: u8;
+    static pagelab_nmi_guard: u8;
+    static pagelab_nmi_top: u8;
+}
+
+pub(crate) fn double_fault_top() -> u64 {
+    &raw const pagelab_double_fault_top as u64
+}
+
+pub(crate) fn nmi_top() -> u64 {
+    &raw const pagelab_nmi_top as u64
+}
+
+/// Takes the pages below the image's stacks out of the kernel's map.
+pub(crate) fn unmap_image_guards() {
+    for guard in [
+        &raw const pagelab_boot_stack_guard,
+        &raw const pagelab_double_fault_guard,
+        &raw const pagelab_nmi_guard,
+    ] {
+        let page = GuestVirt(guard as u64);
+        debug_assert!(page.is_page_aligned() && page.0 > IMAGE_BASE);
+        set_kernel_entry(page, Entry::EMPTY);
+    }
+}
+
+/// A kernel stack; unmapped and freed when dropped.
+#[derive(Debug)]
+pub struct Stack {
+    slot: u64,
+}
+
+struct Slots {
+    /// Slots given back, to be used again first.
+    free: Vec<u64>,
+    /// Slots below this were used before.
+    next: u64,
+}
+
+static SLOTS: Lock<Slots> = Lock::new(Slots { free: Vec::new(), next: 0 });
+
+impl Stack {
+    /// Maps a new stack, unless memory has run out.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        let slot = {
+            let mut slots = SLOTS.lock();
+            slots.free.pop().unwrap_or_else(|| {
+                slots.next += 1;
+                slots.next - 1
+            })
+        };
+        let stack = Self { slot };
+        for page in stack.pages() {
+            let frame = memory::frames().alloc(Use::Kernel)?;
+            let flags = EntryFlags::PRESENT
+                | EntryFlags::WRITABLE
+                | EntryFlags::NO_EXECUTE
+                | EntryFlags::ACCESSED
+                | EntryFlags::DIRTY;
+            if !set_kernel_entry(page, Entry::for_frame(frame, flags)) {
+                memory::frames().release(&Physical, frame);
+                return None;
+            }
+        }
+        Some(stack)
+    }
+
+    /// The address just above the stack.
+    #[must_use]
+    pub const fn top(&self) -> u64 {
+        STACKS_BASE + (self.slot + 1) * SLOT_SIZE
+    }
+
+    fn pages(&self) -> impl Iterator<Item = GuestVirt> + use<> {
+        let top = self.top();
+        (1..=STACK_PAGES).map(move |n| GuestVirt(top - n * PAGE_SIZE))
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        for page in self.pages() {
+            // A stack that was only half mapped when memory ran out ends here, too.
+            let Some(slot) = kernel_slot(page, false) else { continue };
+            let entry = TableMemory::read_entry(&KernelTables, slot).unwrap_or_default();
+            if entry.is_present() {
+                set_kernel_entry(page, Entry::EMPTY);
+                memory::frames().release(&Physical, entry.frame());
+            }
+        }
+        SLOTS.lock().free.push(self.slot);
+    }
+}
+
+/// Maps a device's registers, uncached, in the part of the stacks' area that is
+/// kept for that. They stay mapped.
+pub(crate) fn map_device(registers: GuestPhys) -> Option<u64> {
+    let page = GuestVirt(DEVICES_BASE + (registers.0 & 0xffff_f000));
+    let flags = EntryFlags::PRESENT
+        | EntryFlags::WRITABLE
+        | EntryFlags::NO_EXECUTE
+        | EntryFlags::NO_CACHE
+        | EntryFlags::WRITE_THROUGH
+        | EntryFlags::ACCESSED
+        | EntryFlags::DIRTY;
+    set_kernel_entry(page, Entry::new(registers, flags)).then_some(page.0)
+}
+
+/// Sets one entry of the kernel's map and flushes it; `false` if a table was
+/// missing and there was no frame for it.
+fn set_kernel_entry(page: GuestVirt, entry: Entry) -> bool {
+    let Some(slot) = kernel_slot(page, true) else { return false };
+    KernelTables.write_entry(slot, entry);
+    cpu::invalidate_page(page.0);
+    true
+}
+
+/// Where the last-level entry for `page` lies. Tables of the stack area are made
+/// on the way if `create`; they stay for good, as the area is the kernel's.
+fn kernel_slot(page: GuestVirt, create: bool) -> Option<GuestPhys> {
+    let mut table = memory::kernel_root().start();
+    for level in [Level::Four, Level::Three, Level::Two] {
+        let slot = entry_address(table, level.index(page));
+        let entry = TableMemory::read_entry(&KernelTables, slot)?;
+        table = if entry.is_present() {
+            entry.address()
+        } else if create {
+            let frame = new_table()?;
+            let flags = EntryFlags::PRESENT | EntryFlags::WRITABLE | EntryFlags::ACCESSED;
+            KernelTables.write_entry(slot, Entry::for_frame(frame, flags));
+            frame.start()
+        } else {
+            return None;
+        };
+    }
+    Some(entry_address(table, Level::One.index(page)))
+}
+
+fn new_table() -> Option<Frame> {
+    memory::frames().alloc_zeroed(&Physical, Use::Kernel)
+}

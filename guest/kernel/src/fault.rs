@@ -1,0 +1,85 @@
+//! A page fault, from the trap to the program going on.
+//!
+//! `pagelab_mm` decides what the fault is and mends it (see its `fault.rs`);
+//! here it is timed, counted, told to the host, and where it cannot be mended,
+//! turned into a signal.
+
+use pagelab_abi::addr::{Frame, GuestVirt};
+use pagelab_abi::event::{EVENT_FAULT, Event};
+use pagelab_abi::fault::FaultKind;
+use pagelab_hal::trap::{TrapFrame, fault_code};
+use pagelab_hal::{cpu, lab};
+use pagelab_mm::{Access, FaultError, Resolved};
+
+use crate::memory::memory;
+use crate::process::{Process, exit, program, scheduler};
+
+/// A page fault in ring 3.
+pub fn page_fault(frame: &mut TrapFrame, address: u64) {
+    let start = cpu::timestamp();
+    let thread = scheduler::current();
+    let process = &*thread.process;
+    let mut access = access_of(frame.error_code);
+    let result = loop {
+        let result = process.space().lock().fault(memory(), GuestVirt(address), access);
+        match result {
+            Err(FaultError::NeedsPage(page)) => match program::bring_in(page) {
+                Ok(read) => access.major |= read,
+                Err(error) => break Err(error),
+            },
+            result => break result,
+        }
+    };
+    let fault = Fault { start, address, instruction: frame.rip, error_code: frame.error_code };
+    match result {
+        Ok(resolved) => record(process, &fault, &resolved),
+        Err(error) => {
+            let kind = error.kind().unwrap_or(FaultKind::NoMapping);
+            record(process, &fault, &Resolved { kind, before: None, after: None });
+            drop(thread);
+            exit::killed_by_fault(frame, address, error);
+        }
+    }
+}
+
+fn access_of(error_code: u64) -> Access {
+    Access {
+        write: error_code & fault_code::WRITE != 0,
+        execute: error_code & fault_code::FETCH != 0,
+        major: false,
+    }
+}
+
+/// What is known of a fault besides how it was resolved.
+pub struct Fault {
+    /// When it began.
+    pub start: u64,
+    /// The address that was accessed.
+    pub address: u64,
+    /// The instruction that accessed it.
+    pub instruction: u64,
+    /// What the processor said of it.
+    pub error_code: u64,
+}
+
+/// Counts a fault for its process and for all, and tells the host.
+pub fn record(process: &Process, fault: &Fault, resolved: &Resolved) {
+    let cost = cpu::timestamp() - fault.start;
+    process.count_fault(resolved.kind, cost);
+    lab::count_fault(resolved.kind, cost);
+    if lab::wants_events() {
+        lab::emit(Event {
+            tsc: fault.start,
+            address: fault.address,
+            instruction: fault.instruction,
+            frame_before: resolved.before.map_or(0, |Frame(number)| number),
+            frame_after: resolved.after.map_or(0, |Frame(number)| number),
+            cost: u32::try_from(cost).unwrap_or(u32::MAX),
+            pid: process.pid,
+            class: EVENT_FAULT,
+            kind: resolved.kind as u8,
+            error_code: fault.error_code as u16,
+            ..Event::default()
+        });
+    }
+}

@@ -1,0 +1,61 @@
+//! pagelab's guest kernel: as much of a kernel as memory management needs in
+//! order to be real.
+//!
+//! | to read about | open |
+//! | --- | --- |
+//! | a page fault, from the trap on | [`fault`], then `pagelab_mm`'s `fault.rs` |
+//! | system calls | [`syscall`] |
+//! | processes, threads, who runs | [`process`] |
+//! | the kernel's memory | [`memory`] |
+//! | hardware | the crate `pagelab_hal` |
+//!
+//! Unsafe code is in the hardware crate only. The kernel never touches a
+//! program's memory by the program's addresses, is never preempted, and keeps
+//! no lock while it sleeps.
+
+#![no_std]
+#![no_main]
+#![deny(unsafe_code)]
+#![allow(unreachable_pub, reason = "nothing of a binary is reachable from outside")]
+
+extern crate alloc;
+
+mod elf;
+mod fault;
+mod memory;
+mod process;
+mod syscall;
+
+use pagelab_abi::boot::BootInfo;
+use pagelab_hal::trap::{self, Handlers, vector};
+use pagelab_hal::{interrupts, lab};
+
+/// Where the hardware crate hands over.
+#[allow(unsafe_code, reason = "the name is exported for the hardware crate, which declares it")]
+#[unsafe(no_mangle)]
+fn pagelab_kernel_main(info: &'static BootInfo) -> ! {
+    trap::install(Handlers {
+        system_call: syscall::system_call,
+        page_fault: fault::page_fault,
+        exception: process::exit::exception,
+        interrupt,
+    });
+    memory::init();
+    if lab::is_present() {
+        interrupts::enable_devices();
+    }
+    process::init::start(info)
+}
+
+/// An interrupt, in ring 3 or while the kernel waits for one.
+fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
+    if number != vector::SPURIOUS {
+        interrupts::end_of_interrupt();
+    }
+    if number == vector::TIMER {
+        process::scheduler::timer_interrupt();
+        if program.is_some() {
+            process::scheduler::yield_now();
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The kernel's one [`Memory`]: all frames, objects and promises.
+
+use pagelab_abi::addr::{Frame, GuestVirt};
+use pagelab_hal::cpu;
+use pagelab_hal::memory::{Physical, frames, kernel_root};
+use pagelab_hal::sync::Once;
+use pagelab_mm::{Machine, Memory, Resolved};
+use pagelab_paging::Entry;
+
+use crate::fault::{self, Fault};
+use crate::process::scheduler;
+
+static MEMORY: Once<Memory<Kernel>> = Once::new();
+
+/// Sets it up.
+///
+/// # Panics
+///
+/// If there is not a single frame.
+pub fn init() {
+    let memory = Memory::new(Kernel, frames(), Some(kernel_root()));
+    MEMORY.set(memory.expect("there is memory for the zero page"));
+}
+
+/// The one.
+#[inline]
+pub fn memory() -> &'static Memory<Kernel> {
+    MEMORY.get()
+}
+
+/// The hardware, and whom to tell of faults that the kernel resolves for a
+/// program whose memory it reads or writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel;
+
+impl Machine for Kernel {
+    #[inline]
+    fn read_entry(&self, table: Frame, index: usize) -> Entry {
+        Physical.read_entry(table, index)
+    }
+
+    #[inline]
+    fn write_entry(&self, table: Frame, index: usize, entry: Entry) {
+        Physical.write_entry(table, index, entry);
+    }
+
+    fn zero_frame(&self, frame: Frame) {
+        Physical.zero_frame(frame);
+    }
+
+    fn copy_frame(&self, from: Frame, to: Frame) {
+        Physical.copy_frame(from, to);
+    }
+
+    #[inline]
+    fn flush_page(&self, root: Frame, page: GuestVirt) {
+        Physical.flush_page(root, page);
+    }
+
+    fn flush_space(&self, root: Frame) {
+        Physical.flush_space(root);
+    }
+
+    fn read_bytes(&self, frame: Frame, offset: usize, into: &mut [u8]) {
+        Physical.read_bytes(frame, offset, into);
+    }
+
+    fn write_bytes(&self, frame: Frame, offset: usize, from: &[u8]) {
+        Physical.write_bytes(frame, offset, from);
+    }
+
+    fn software_fault(&self, address: GuestVirt, resolved: &Resolved) {
+        let Some(thread) = scheduler::try_current() else { return };
+        let fault =
+            Fault { start: cpu::timestamp(), address: address.0, instruction: 0, error_code: 0 };
+        fault::record(&thread.process, &fault, resolved);
+    }
+}

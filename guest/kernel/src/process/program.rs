@@ -1,0 +1,95 @@
+//! Program files: objects whose pages come in on faults.
+//!
+//! The host put the program's file into memory before the kernel started, page
+//! by page as it is in the file, so a page "comes in" by giving its object the
+//! frame where it already is: nothing is copied, and an untouched page costs
+//! nothing.
+
+use alloc::vec::Vec;
+
+use pagelab_abi::addr::{Frame, GuestPhys, PAGE_SIZE};
+use pagelab_abi::boot::Module;
+use pagelab_hal::memory::module_bytes;
+use pagelab_hal::sync::Lock;
+use pagelab_mm::{FaultError, NeedsPage, ObjectId, ObjectKind, OutOfMemory, Use};
+
+use crate::memory::memory;
+
+/// A program file.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramFile {
+    /// Its pages.
+    pub object: ObjectId,
+    /// Its bytes.
+    pub bytes: &'static [u8],
+}
+
+/// Where the pages of an object are.
+struct Source {
+    object: ObjectId,
+    start: GuestPhys,
+    length: u64,
+}
+
+static SOURCES: Lock<Vec<Source>> = Lock::new(Vec::new());
+
+/// Makes an object of a module.
+///
+/// # Errors
+///
+/// If there is no memory for it.
+pub fn open_module(module: &Module) -> Result<ProgramFile, OutOfMemory> {
+    let start = GuestPhys(module.start);
+    let pages = module.length.div_ceil(PAGE_SIZE);
+    let object = memory().objects.create(ObjectKind::Program, pages, 0)?;
+    SOURCES.lock().push(Source { object, start, length: pages * PAGE_SIZE });
+    Ok(ProgramFile { object, bytes: module_bytes(start, module.length) })
+}
+
+/// Gives back what `open_module` made. Frames that came in are free memory
+/// afterwards, as soon as nobody maps them.
+pub fn close(file: &ProgramFile) {
+    let source = {
+        let mut sources = SOURCES.lock();
+        let Some(place) = sources.iter().position(|source| source.object == file.object) else {
+            return;
+        };
+        sources.swap_remove(place)
+    };
+    let memory = memory();
+    memory.release_object(file.object);
+    for offset in (0..source.length).step_by(PAGE_SIZE as usize) {
+        if let Some(frame) = Frame::containing(GuestPhys(source.start.0 + offset))
+            && memory.frames.count(frame) > 0
+        {
+            memory.frames.release(&memory.machine, frame);
+        }
+    }
+}
+
+/// Brings in the page that a fault needs. Returns whether it had to be read:
+/// never, as it is in memory already.
+///
+/// # Errors
+///
+/// If there is no memory, or nothing is known of such a page.
+pub fn bring_in(page: NeedsPage) -> Result<bool, FaultError> {
+    let place =
+        SOURCES.lock().iter().find(|source| source.object == page.object).and_then(|source| {
+            let offset = page.index * PAGE_SIZE;
+            (offset < source.length).then_some(GuestPhys(source.start.0 + offset))
+        });
+    let frame = place.and_then(Frame::containing).ok_or(FaultError::NoBacking)?;
+    let memory = memory();
+    if memory.frames.count(frame) == 0 {
+        // The first owner is the file, so that its bytes stay until `close`.
+        memory.frames.adopt(frame, Use::Cache);
+    }
+    memory.frames.share(frame);
+    let (machine, frames) = (&memory.machine, memory.frames);
+    if memory.objects.insert(machine, frames, page.object, page.index, frame).is_err() {
+        frames.release(machine, frame);
+        return Err(FaultError::OutOfMemory);
+    }
+    Ok(false)
+}

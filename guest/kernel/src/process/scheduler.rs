@@ -1,0 +1,185 @@
+//! Who runs: a queue of ready threads, taken in turn.
+//!
+//! ```text
+//!           yield_now, time slice over
+//!        ┌──────────────────────────────┐
+//!        ▼                              │
+//!   ready queue ── schedule ────► running ── block ──► blocked
+//!        ▲                                                │
+//!        └───────────────────── wake ─────────────────────┘
+//! ```
+//!
+//! A thread that cannot go on calls [`block`], which returns when something has
+//! woken it. If nobody is ready, the one that ran last waits for interrupts on
+//! its own stack. The timer is armed only while somebody else is ready (time
+//! slices) or somebody sleeps until a moment: a lone program is never
+//! interrupted.
+//!
+//! Nothing is held across a switch: a thread that has ended leaves no reference
+//! on its stack, and [`after_switch`] frees it.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+use pagelab_hal::sync::Lock;
+use pagelab_hal::{cpu, interrupts, memory, time};
+
+use super::sleep;
+use super::thread::{RunState, Thread};
+
+/// How long a thread runs while others are ready, in nanoseconds.
+const TIME_SLICE: u64 = 10_000_000;
+
+struct Scheduler {
+    ready: VecDeque<Arc<Thread>>,
+    current: Option<Arc<Thread>>,
+    /// A thread that has ended, kept until its stack is no longer in use.
+    ended: Option<Arc<Thread>>,
+    /// When the timer is armed for, if it is.
+    alarm: Option<u64>,
+}
+
+static SCHEDULER: Lock<Scheduler> =
+    Lock::new(Scheduler { ready: VecDeque::new(), current: None, ended: None, alarm: None });
+
+/// The running thread.
+///
+/// # Panics
+///
+/// Before the first thread runs.
+#[inline]
+pub fn current() -> Arc<Thread> {
+    SCHEDULER.lock().current.clone().expect("a thread is running")
+}
+
+/// The running thread, if there is one yet.
+#[inline]
+pub fn try_current() -> Option<Arc<Thread>> {
+    SCHEDULER.try_lock()?.current.clone()
+}
+
+/// Makes a new thread ready.
+pub fn add(thread: Arc<Thread>) {
+    let mut scheduler = SCHEDULER.lock();
+    scheduler.ready.push_back(thread);
+    scheduler.set_alarm();
+}
+
+/// Makes a blocked thread ready; nothing to do if it is not blocked.
+pub fn wake(thread: &Arc<Thread>) {
+    if thread.run_state() == RunState::Blocked {
+        thread.set_run_state(RunState::Ready);
+        add(thread.clone());
+    }
+}
+
+/// Runs the first thread; the boot stack is left for good.
+pub fn start() -> ! {
+    switch_to_next();
+    unreachable!("nothing switches back to the boot stack")
+}
+
+/// Waits until something wakes the running thread.
+pub fn block() {
+    SCHEDULER.lock().current_thread().set_run_state(RunState::Blocked);
+    switch_to_next();
+}
+
+/// Lets others run, if there are any.
+pub fn yield_now() {
+    {
+        let mut scheduler = SCHEDULER.lock();
+        if scheduler.ready.is_empty() {
+            return;
+        }
+        let this = scheduler.current_thread().clone();
+        scheduler.ready.push_back(this);
+    }
+    switch_to_next();
+}
+
+/// Ends the running thread. The caller must hold nothing that is to be dropped.
+pub fn end_current() -> ! {
+    {
+        let mut scheduler = SCHEDULER.lock();
+        let this = scheduler.current_thread().clone();
+        this.set_run_state(RunState::Dead);
+        scheduler.ended = Some(this);
+    }
+    switch_to_next();
+    unreachable!("a thread that has ended is not run again")
+}
+
+/// The timer has interrupted: wakes who slept until now.
+pub fn timer_interrupt() {
+    SCHEDULER.lock().alarm = None;
+    sleep::wake_sleepers(time::since_start());
+    SCHEDULER.lock().set_alarm();
+}
+
+/// Arms the timer anew after a sleeper came or went.
+pub fn sleepers_changed() {
+    SCHEDULER.lock().set_alarm();
+}
+
+/// Switches to the next ready thread, waiting for one if need be.
+fn switch_to_next() {
+    while SCHEDULER.lock().ready.is_empty() {
+        sleepers_changed();
+        cpu::wait_for_interrupt();
+    }
+    let switch = {
+        let mut scheduler = SCHEDULER.lock();
+        let Some(next) = scheduler.ready.pop_front() else { return };
+        if let Some(this) = &scheduler.current {
+            if Arc::ptr_eq(this, &next) {
+                return;
+            }
+            this.save_user_state();
+        }
+        let switch = next.context.prepare();
+        scheduler.current = Some(next);
+        scheduler.set_alarm();
+        switch
+    };
+    switch.go();
+    after_switch();
+}
+
+/// What a thread does first when it runs again, or for the first time.
+pub fn after_switch() {
+    let ended = SCHEDULER.lock().ended.take();
+    drop(ended);
+    let this = current();
+    this.load_user_state();
+    memory::activate(this.process.space().root());
+}
+
+impl Scheduler {
+    fn current_thread(&self) -> &Arc<Thread> {
+        self.current.as_ref().expect("a thread is running")
+    }
+
+    /// Arms the timer for whatever comes first: the end of the time slice, or
+    /// a sleeper's moment.
+    fn set_alarm(&mut self) {
+        let now = time::since_start;
+        let slice = (!self.ready.is_empty()).then(|| now() + TIME_SLICE);
+        let wanted = match (slice, sleep::first_moment()) {
+            (Some(slice), Some(sleeper)) => Some(slice.min(sleeper)),
+            (slice, sleeper) => slice.or(sleeper),
+        };
+        match (wanted, self.alarm) {
+            (Some(moment), Some(armed)) if armed <= moment => {}
+            (Some(moment), _) => {
+                self.alarm = Some(moment);
+                interrupts::arm_timer(moment);
+            }
+            (None, Some(_)) => {
+                self.alarm = None;
+                interrupts::disarm_timer();
+            }
+            (None, None) => {}
+        }
+    }
+}

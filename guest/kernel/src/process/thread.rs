@@ -1,0 +1,127 @@
+//! A thread: a kernel stack, what it has in ring 3, and whether it may run.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use pagelab_hal::context::{self, Context};
+use pagelab_hal::cpu;
+use pagelab_hal::fpu::FpuState;
+use pagelab_hal::sync::Lock;
+use pagelab_hal::trap::TrapFrame;
+
+use super::{Process, scheduler};
+
+/// A thread's number: what `gettid` gives.
+pub type Tid = u32;
+
+/// What a thread has in ring 3 beside the registers in its trap frame.
+pub struct UserState {
+    /// Floating-point and vector registers, while another thread runs.
+    pub fpu: FpuState,
+    /// Base of FS: the C library's thread area.
+    pub fs_base: u64,
+    /// Base of GS.
+    pub gs_base: u64,
+}
+
+impl UserState {
+    /// What a new program starts with.
+    pub fn new() -> Self {
+        Self { fpu: FpuState::new(), fs_base: 0, gs_base: 0 }
+    }
+}
+
+/// Whether the scheduler may run a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RunState {
+    /// It runs or waits for its turn.
+    Ready = 0,
+    /// It waits for something; [`scheduler::wake`] makes it ready.
+    Blocked = 1,
+    /// It has ended.
+    Dead = 2,
+}
+
+/// A thread.
+pub struct Thread {
+    /// Its number.
+    pub tid: Tid,
+    /// Whose it is.
+    pub process: Arc<Process>,
+    /// Its kernel stack.
+    pub context: Context,
+    /// Its state in ring 3.
+    pub user: Lock<UserState>,
+    /// There is something to do before it returns to ring 3.
+    pub attention: AtomicBool,
+    start: Lock<Option<TrapFrame>>,
+    run_state: AtomicU8,
+}
+
+impl Thread {
+    /// A thread that will start in ring 3 with `frame`; `None` if memory has run
+    /// out.
+    pub fn new(
+        tid: Tid,
+        process: Arc<Process>,
+        user: UserState,
+        frame: TrapFrame,
+    ) -> Option<Arc<Self>> {
+        Some(Arc::new(Self {
+            tid,
+            process,
+            context: Context::new(first_run)?,
+            user: Lock::new(user),
+            attention: AtomicBool::new(false),
+            start: Lock::new(Some(frame)),
+            run_state: AtomicU8::new(RunState::Ready as u8),
+        }))
+    }
+
+    /// A thread of the kernel itself, which never goes to ring 3.
+    pub fn new_kernel(tid: Tid, process: Arc<Process>, main: fn() -> !) -> Option<Arc<Self>> {
+        Some(Arc::new(Self {
+            tid,
+            process,
+            context: Context::new(main)?,
+            user: Lock::new(UserState::new()),
+            attention: AtomicBool::new(false),
+            start: Lock::new(None),
+            run_state: AtomicU8::new(RunState::Ready as u8),
+        }))
+    }
+
+    /// Whether the scheduler may run it.
+    pub fn run_state(&self) -> RunState {
+        match self.run_state.load(Ordering::Relaxed) {
+            0 => RunState::Ready,
+            1 => RunState::Blocked,
+            _ => RunState::Dead,
+        }
+    }
+
+    /// Says whether the scheduler may run it.
+    pub fn set_run_state(&self, state: RunState) {
+        self.run_state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Gives the processor what it has to have for this thread in ring 3.
+    pub fn load_user_state(&self) {
+        let user = self.user.lock();
+        user.fpu.restore();
+        cpu::set_user_segments(user.fs_base, user.gs_base);
+    }
+
+    /// Keeps what ring 3 may have changed.
+    pub fn save_user_state(&self) {
+        self.user.lock().fpu.save();
+    }
+}
+
+/// Where a new thread starts on its kernel stack.
+fn first_run() -> ! {
+    scheduler::after_switch();
+    let frame = scheduler::current().start.lock().take().unwrap_or_default();
+    context::enter_program(&frame)
+}

@@ -1,0 +1,331 @@
+//! The areas of an address space, in order of address.
+//!
+//! A list of leaves with up to [`LEAF_AREAS`] areas each. Finding an address is
+//! two binary searches (or none, if it lies in the area that was found last);
+//! each leaf knows its largest gap, so that a search for room passes over it
+//! in one step. Inserting moves at most one leaf's areas.
+//!
+//! Nothing here fails half-way: whoever will insert up to *n* areas calls
+//! [`Areas::reserve`] first.
+
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use pagelab_abi::addr::GuestVirt;
+
+use crate::area::Area;
+use crate::error::OutOfMemory;
+
+/// How many areas an address space may have (Linux: `vm.max_map_count`).
+pub const MAX_AREAS: usize = 65530;
+
+/// How many areas a leaf holds.
+const LEAF_AREAS: usize = 32;
+
+/// Where an area is. Valid until areas are inserted or removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    leaf: usize,
+    slot: usize,
+}
+
+struct Leaf {
+    /// Never empty, in order.
+    areas: Vec<Area>,
+    /// The largest gap before one of the areas.
+    largest_gap: u64,
+}
+
+/// The areas.
+#[derive(Default)]
+pub struct Areas {
+    leaves: Vec<Leaf>,
+    /// Empty leaves for insertions that must not fail.
+    spare: Vec<Vec<Area>>,
+    count: usize,
+    /// Where the last search ended.
+    last: Cell<Option<Place>>,
+}
+
+impl Areas {
+    /// No areas.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { leaves: Vec::new(), spare: Vec::new(), count: 0, last: Cell::new(None) }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All areas in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Area> {
+        self.leaves.iter().flat_map(|leaf| leaf.areas.iter())
+    }
+
+    /// The areas that overlap a range, in order.
+    pub fn overlapping(&self, start: GuestVirt, end: GuestVirt) -> impl Iterator<Item = &Area> {
+        let mut at = self.find(start);
+        core::iter::from_fn(move || {
+            let place = at?;
+            let area = self.get(place);
+            if area.start >= end {
+                return None;
+            }
+            at = self.next(place);
+            Some(area)
+        })
+    }
+
+    /// Makes sure that `count` insertions cannot fail.
+    ///
+    /// # Errors
+    ///
+    /// If there is no heap left.
+    pub fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
+        self.leaves.try_reserve(count)?;
+        self.spare.try_reserve(count)?;
+        while self.spare.len() < count {
+            let mut leaf = Vec::new();
+            leaf.try_reserve_exact(LEAF_AREAS)?;
+            self.spare.push(leaf);
+        }
+        Ok(())
+    }
+
+    /// The first area that ends after `address` (Linux: `find_vma`).
+    #[inline]
+    pub fn find(&self, address: GuestVirt) -> Option<Place> {
+        if let Some(last) = self.last.get()
+            && self.get(last).contains(address)
+        {
+            return Some(last);
+        }
+        let leaf = self.leaves.partition_point(|leaf| end_of(leaf) <= address);
+        let areas = &self.leaves.get(leaf)?.areas;
+        let place = Place { leaf, slot: areas.partition_point(|area| area.end <= address) };
+        self.last.set(Some(place));
+        Some(place)
+    }
+
+    /// The area that holds `address`.
+    #[inline]
+    pub fn containing(&self, address: GuestVirt) -> Option<Place> {
+        self.find(address).filter(|&place| self.get(place).start <= address)
+    }
+
+    /// The area at a place.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, place: Place) -> &Area {
+        &self.leaves[place.leaf].areas[place.slot]
+    }
+
+    /// The last area.
+    #[must_use]
+    pub fn last(&self) -> Option<&Area> {
+        self.leaves.last()?.areas.last()
+    }
+
+    /// The place after this one.
+    #[must_use]
+    pub fn next(&self, place: Place) -> Option<Place> {
+        if place.slot + 1 < self.leaves[place.leaf].areas.len() {
+            return Some(Place { slot: place.slot + 1, ..place });
+        }
+        (place.leaf + 1 < self.leaves.len()).then_some(Place { leaf: place.leaf + 1, slot: 0 })
+    }
+
+    /// The place before this one.
+    #[must_use]
+    pub fn previous(&self, place: Place) -> Option<Place> {
+        if place.slot > 0 {
+            return Some(Place { slot: place.slot - 1, ..place });
+        }
+        let leaf = place.leaf.checked_sub(1)?;
+        Some(Place { leaf, slot: self.leaves[leaf].areas.len() - 1 })
+    }
+
+    /// The last area that starts before `address`.
+    pub fn before(&self, address: GuestVirt) -> Option<&Area> {
+        let leaf =
+            self.leaves.partition_point(|leaf| leaf.areas[0].start < address).checked_sub(1)?;
+        let areas = &self.leaves[leaf].areas;
+        let slot = areas.partition_point(|area| area.start < address).checked_sub(1)?;
+        areas.get(slot)
+    }
+
+    /// Changes an area without moving its bounds.
+    pub fn change(&mut self, place: Place, change: impl FnOnce(&mut Area)) {
+        change(&mut self.leaves[place.leaf].areas[place.slot]);
+    }
+
+    /// Replaces an area by one that lies in its place: between the same
+    /// neighbours.
+    pub fn replace(&mut self, place: Place, area: Area) {
+        self.leaves[place.leaf].areas[place.slot] = area;
+        self.measure_from(place.leaf);
+    }
+
+    /// Adds an area where there is none. [`Self::reserve`] was called.
+    ///
+    /// # Panics
+    ///
+    /// If it was not.
+    pub fn insert(&mut self, area: Area) {
+        self.last.set(None);
+        self.count += 1;
+        let leaf = self.leaves.partition_point(|leaf| leaf.areas[0].start <= area.start);
+        let Some(leaf) = leaf.checked_sub(1).or((!self.leaves.is_empty()).then_some(0)) else {
+            let mut areas = self.take_spare();
+            areas.push(area);
+            self.leaves.push(Leaf { areas, largest_gap: 0 });
+            return self.measure_from(0);
+        };
+        let areas = &mut self.leaves[leaf].areas;
+        let slot = areas.partition_point(|other| other.start < area.start);
+        if areas.len() < LEAF_AREAS {
+            areas.insert(slot, area);
+            return self.measure_from(leaf);
+        }
+        let mut upper = self.take_spare();
+        let lower = &mut self.leaves[leaf].areas;
+        upper.extend(lower.drain(LEAF_AREAS / 2..));
+        if slot <= LEAF_AREAS / 2 {
+            lower.insert(slot, area);
+        } else {
+            upper.insert(slot - LEAF_AREAS / 2, area);
+        }
+        self.leaves.insert(leaf + 1, Leaf { areas: upper, largest_gap: 0 });
+        self.measure_from(leaf);
+        self.measure_from(leaf + 1);
+    }
+
+    /// Takes an area out.
+    pub fn remove(&mut self, place: Place) -> Area {
+        self.last.set(None);
+        self.count -= 1;
+        let area = self.leaves[place.leaf].areas.remove(place.slot);
+        if self.leaves[place.leaf].areas.is_empty() {
+            let leaf = self.leaves.remove(place.leaf);
+            if self.spare.len() < self.spare.capacity().min(4) {
+                self.spare.push(leaf.areas);
+            }
+        }
+        if place.leaf < self.leaves.len() {
+            self.measure_from(place.leaf);
+        }
+        area
+    }
+
+    /// The highest start of a gap-free `length` bytes between `low` and `high`:
+    /// areas that grow down keep their guard gap.
+    #[must_use]
+    pub fn highest_gap(&self, length: u64, low: GuestVirt, high: GuestVirt) -> Option<GuestVirt> {
+        let fits = |from: u64, to: u64| {
+            let (from, to) = (from.max(low.0), to.min(high.0));
+            (to >= from && to - from >= length).then(|| GuestVirt(to - length))
+        };
+        if let Some(found) = fits(self.last().map_or(0, |area| area.end.0), high.0) {
+            return Some(found);
+        }
+        for (index, leaf) in self.leaves.iter().enumerate().rev() {
+            if leaf.largest_gap < length {
+                continue;
+            }
+            for slot in (0..leaf.areas.len()).rev() {
+                let (from, to) = self.gap_before(Place { leaf: index, slot });
+                if let Some(found) = fits(from, to) {
+                    return Some(found);
+                }
+                if from < low.0 {
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// The lowest start of such a gap.
+    #[must_use]
+    pub fn lowest_gap(&self, length: u64, low: GuestVirt, high: GuestVirt) -> Option<GuestVirt> {
+        let fits = |from: u64, to: u64| {
+            let (from, to) = (from.max(low.0), to.min(high.0));
+            (to >= from && to - from >= length).then_some(GuestVirt(from))
+        };
+        for (index, leaf) in self.leaves.iter().enumerate() {
+            if leaf.largest_gap < length {
+                continue;
+            }
+            for slot in 0..leaf.areas.len() {
+                let (from, to) = self.gap_before(Place { leaf: index, slot });
+                if let Some(found) = fits(from, to) {
+                    return Some(found);
+                }
+            }
+        }
+        fits(self.last().map_or(0, |area| area.end.0), high.0)
+    }
+
+    /// A copy with room for `extra` more leaves.
+    ///
+    /// # Errors
+    ///
+    /// If there is no heap left.
+    pub fn try_clone(&self) -> Result<Self, OutOfMemory> {
+        let mut copy = Self::new();
+        copy.leaves.try_reserve(self.leaves.len())?;
+        for leaf in &self.leaves {
+            let mut areas = Vec::new();
+            areas.try_reserve_exact(LEAF_AREAS)?;
+            areas.extend_from_slice(&leaf.areas);
+            copy.leaves.push(Leaf { areas, largest_gap: leaf.largest_gap });
+        }
+        copy.count = self.count;
+        Ok(copy)
+    }
+
+    fn take_spare(&mut self) -> Vec<Area> {
+        assert!(!self.spare.is_empty(), "areas inserted without reserving");
+        self.spare.pop().unwrap_or_default()
+    }
+
+    fn gap_before(&self, place: Place) -> (u64, u64) {
+        let from = self.previous(place).map_or(0, |previous| self.get(previous).end.0);
+        (from, self.get(place).guarded_start().0)
+    }
+
+    /// Brings up to date the gaps of a leaf, and of the next one, whose first
+    /// gap begins where this one ends.
+    fn measure_from(&mut self, leaf: usize) {
+        let mut end = leaf.checked_sub(1).map_or(0, |before| end_of(&self.leaves[before]).0);
+        let current = &mut self.leaves[leaf];
+        let mut largest = 0;
+        for area in &current.areas {
+            largest = largest.max(area.guarded_start().0.saturating_sub(end));
+            end = area.end.0;
+        }
+        current.largest_gap = largest;
+        if let Some(next) = self.leaves.get_mut(leaf + 1) {
+            // The gap before its first area may have been its largest.
+            let mut largest = 0;
+            for area in &next.areas {
+                largest = largest.max(area.guarded_start().0.saturating_sub(end));
+                end = area.end.0;
+            }
+            next.largest_gap = largest;
+        }
+    }
+}
+
+fn end_of(leaf: &Leaf) -> GuestVirt {
+    leaf.areas.last().map_or(GuestVirt(0), |area| area.end)
+}

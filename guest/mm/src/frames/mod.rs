@@ -1,0 +1,450 @@
+//! The allocator of physical frames.
+//!
+//! Frames are organised in 2 MiB blocks ([`Block`]), so that contiguous runs
+//! stay available. A block that was opened is in at most two lists: one says
+//! that it has frames that were used before (`WARM`, or `EMPTY` if all of it is
+//! free), the other that it has frames that never were (`FRESH`). Memory that
+//! was never opened is only known as ranges: starting costs nothing per frame
+//! or block, which matters on hosts that emulate every instruction of ring 0.
+//!
+//! Every frame has a reference count and a [`Use`]. The metadata is the
+//! caller's, all zero at first. Freeing a frame twice, or one that is free, is
+//! a bug of the kernel and panics.
+//!
+//! Locking: one spin lock around everything, taken for one call or, by
+//! [`Frames::hold`], for a batch. Nothing under it allocates from the heap.
+
+mod block;
+mod lists;
+
+use block::BLOCK_FRAMES;
+pub use block::Block;
+use lists::Lists;
+use pagelab_abi::addr::Frame;
+use pagelab_abi::lab::FrameCounters;
+use pagelab_paging::Entry;
+use spin::{Mutex, MutexGuard};
+
+use crate::machine::Machine;
+
+/// How many ranges of usable memory [`Frames`] can be given.
+pub const MAX_RANGES: usize = 32;
+
+/// What each word of a freed frame holds in builds with debug assertions.
+pub const POISON: u64 = 0xdead_f4ee_dead_f4ee;
+
+/// What a frame is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Use {
+    /// Nothing.
+    #[default]
+    Free = 0,
+    /// A page table.
+    Table = 1,
+    /// The kernel's own: stacks, heap, indexes.
+    Kernel = 2,
+    /// Anonymous memory of programs.
+    Anonymous = 3,
+    /// A page of an object: a file, a program, shared memory.
+    Cache = 4,
+    /// The zero page.
+    Special = 5,
+}
+
+const USES: usize = 6;
+
+/// What is known of one frame. All zero is a free frame.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct FrameInfo {
+    count: u32,
+    usage: Use,
+    dirty: bool,
+    reserved: u16,
+    /// Room for the reverse map: object and index, or area.
+    owner: u64,
+}
+
+const _: () = assert!(size_of::<FrameInfo>() == 16);
+
+/// A range of usable memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameRange {
+    /// First frame.
+    pub first: Frame,
+    /// The frame after the last.
+    pub end: Frame,
+    /// Every frame of it is known to be zero.
+    pub zero: bool,
+}
+
+/// How much metadata [`Frames::new`] wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// How many [`FrameInfo`].
+    pub frames: usize,
+    /// How many [`Block`].
+    pub blocks: usize,
+}
+
+impl Metadata {
+    /// For memory that ends at frame `end`.
+    #[must_use]
+    pub const fn for_memory_to(end: Frame) -> Self {
+        Self { frames: end.index(), blocks: end.index().div_ceil(BLOCK_FRAMES) }
+    }
+}
+
+/// Why [`Frames::new`] refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramesError {
+    /// More than [`MAX_RANGES`].
+    TooManyRanges,
+    /// A range ends before it starts, or overlaps another one.
+    BadRange(FrameRange),
+    /// There is too little metadata for this range.
+    NoMetadata(FrameRange),
+}
+
+/// A contiguous run of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its first frame.
+    pub first: Frame,
+    /// All of it is known to be zero.
+    pub zero: bool,
+}
+
+/// The allocator. See the module.
+pub struct Frames {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    info: &'static mut [FrameInfo],
+    lists: Lists,
+    /// Memory that was never opened, `next_range` the first that has some.
+    ranges: [FrameRange; MAX_RANGES],
+    next_range: usize,
+    unopened: u64,
+    unopened_zero: u64,
+    fresh: u64,
+    total: u64,
+    free: u64,
+    by_use: [u64; USES],
+}
+
+impl Frames {
+    /// An allocator for `ranges`, with metadata that is all zero.
+    ///
+    /// # Errors
+    ///
+    /// See [`FramesError`].
+    pub fn new(
+        info: &'static mut [FrameInfo],
+        blocks: &'static mut [Block],
+        ranges: &[FrameRange],
+    ) -> Result<Self, FramesError> {
+        if ranges.len() > MAX_RANGES {
+            return Err(FramesError::TooManyRanges);
+        }
+        let mut kept = [FrameRange::default(); MAX_RANGES];
+        kept[..ranges.len()].copy_from_slice(ranges);
+        let (mut total, mut zero) = (0, 0);
+        for (index, range) in ranges.iter().enumerate() {
+            let overlaps = |other: &FrameRange| other.first < range.end && range.first < other.end;
+            if range.first > range.end || ranges[..index].iter().any(overlaps) {
+                return Err(FramesError::BadRange(*range));
+            }
+            let need = Metadata::for_memory_to(range.end);
+            if need.frames > info.len() || need.blocks > blocks.len() {
+                return Err(FramesError::NoMetadata(*range));
+            }
+            let frames = u64::from(range.end.0 - range.first.0);
+            total += frames;
+            zero += if range.zero { frames } else { 0 };
+        }
+        let inner = Inner {
+            info,
+            lists: Lists::new(blocks),
+            ranges: kept,
+            next_range: 0,
+            unopened: total,
+            unopened_zero: zero,
+            fresh: 0,
+            total,
+            free: total,
+            by_use: [0; USES],
+        };
+        Ok(Self { inner: Mutex::new(inner) })
+    }
+
+    /// Locks the allocator for several operations in a row.
+    pub fn hold(&self) -> Held<'_> {
+        Held { inner: self.inner.lock() }
+    }
+
+    /// A frame with one owner; what it holds is not defined. Prefers frames
+    /// that were used before: for copies.
+    pub fn alloc(&self, usage: Use) -> Option<Frame> {
+        self.hold().alloc(usage)
+    }
+
+    /// A frame with one owner, full of zeros. Prefers frames that are zero
+    /// because they were never used.
+    pub fn alloc_zeroed(&self, machine: &impl Machine, usage: Use) -> Option<Frame> {
+        let (frame, zero) = self.hold().alloc_for_zero(usage)?;
+        if !zero {
+            machine.zero_frame(frame);
+        }
+        Some(frame)
+    }
+
+    /// `count` (1 to 512) contiguous frames, the first aligned to `align`
+    /// frames (a power of two); each has one owner and is released by itself.
+    pub fn alloc_run(&self, count: usize, align: usize, usage: Use) -> Option<Run> {
+        self.inner.lock().alloc_run(count, align, usage)
+    }
+
+    /// A 2 MiB block.
+    pub fn alloc_huge(&self, usage: Use) -> Option<Run> {
+        self.alloc_run(BLOCK_FRAMES, BLOCK_FRAMES, usage)
+    }
+
+    /// Takes charge of a frame outside the usable ranges that holds something,
+    /// such as a module: it has one owner now, and is free memory when released.
+    ///
+    /// # Panics
+    ///
+    /// If the frame has an owner or no metadata.
+    pub fn adopt(&self, frame: Frame, usage: Use) {
+        let mut inner = self.inner.lock();
+        let info = &mut inner.info[frame.index()];
+        assert!(info.count == 0, "adopting {frame:?}, which has an owner");
+        *info = FrameInfo { count: 1, usage, ..FrameInfo::default() };
+        inner.lists.claim(frame.index() / BLOCK_FRAMES);
+        inner.total += 1;
+        inner.by_use[usage as usize] += 1;
+    }
+
+    /// One more owner.
+    pub fn share(&self, frame: Frame) {
+        self.hold().share(frame);
+    }
+
+    /// One owner less; returns how many remain. With none the frame is free.
+    pub fn release(&self, machine: &impl Machine, frame: Frame) -> u32 {
+        self.hold().release(machine, frame)
+    }
+
+    /// How many owners the frame has.
+    pub fn count(&self, frame: Frame) -> u32 {
+        self.inner.lock().info[frame.index()].count
+    }
+
+    /// What the frame is used for.
+    pub fn use_of(&self, frame: Frame) -> Use {
+        self.inner.lock().info[frame.index()].usage
+    }
+
+    /// How physical memory is used. `free_expected` is the kernel's to fill.
+    pub fn counters(&self) -> FrameCounters {
+        let inner = self.inner.lock();
+        FrameCounters {
+            total: inner.total,
+            free: inner.free,
+            untouched: inner.unopened_zero + inner.fresh,
+            tables: inner.by_use[Use::Table as usize],
+            kernel: inner.by_use[Use::Kernel as usize] + inner.by_use[Use::Special as usize],
+            anonymous: inner.by_use[Use::Anonymous as usize],
+            cache: inner.by_use[Use::Cache as usize],
+            free_expected: 0,
+        }
+    }
+
+    /// How many frames are free.
+    pub fn free(&self) -> u64 {
+        self.inner.lock().free
+    }
+}
+
+/// The allocator, locked for a batch of operations.
+pub struct Held<'a> {
+    inner: MutexGuard<'a, Inner>,
+}
+
+impl Held<'_> {
+    /// See [`Frames::alloc`].
+    #[inline]
+    pub fn alloc(&mut self, usage: Use) -> Option<Frame> {
+        let inner = &mut *self.inner;
+        let number = inner.lists.take_warm().or_else(|| inner.take_fresh());
+        let frame = match number {
+            Some(number) => number,
+            None => inner.lists.take_from_empty().or_else(|| {
+                inner.open_next()?;
+                inner.lists.take_warm().or_else(|| inner.take_fresh())
+            })?,
+        };
+        Some(inner.hand_out(frame, usage))
+    }
+
+    /// A frame that shall be zero, and whether it already is.
+    #[inline]
+    pub fn alloc_for_zero(&mut self, usage: Use) -> Option<(Frame, bool)> {
+        let inner = &mut *self.inner;
+        while inner.fresh == 0 && inner.unopened_zero > 0 {
+            inner.open_next()?;
+        }
+        if let Some(number) = inner.take_fresh() {
+            return Some((inner.hand_out(number, usage), true));
+        }
+        Some((self.alloc(usage)?, false))
+    }
+
+    /// See [`Frames::share`].
+    ///
+    /// # Panics
+    ///
+    /// If the frame is free.
+    #[inline]
+    pub fn share(&mut self, frame: Frame) {
+        let info = &mut self.inner.info[frame.index()];
+        assert!(info.count != 0, "sharing {frame:?}, which is free");
+        info.count += 1;
+    }
+
+    /// See [`Frames::release`].
+    ///
+    /// # Panics
+    ///
+    /// If the frame is free.
+    #[inline]
+    pub fn release(&mut self, machine: &impl Machine, frame: Frame) -> u32 {
+        let info = &mut self.inner.info[frame.index()];
+        assert!(info.count != 0, "releasing {frame:?}, which is free");
+        info.count -= 1;
+        let remaining = info.count;
+        if remaining == 0 {
+            let usage = core::mem::take(info).usage;
+            self.inner.take_back(frame, usage);
+            if cfg!(debug_assertions) {
+                (0..512).for_each(|index| machine.write_entry(frame, index, Entry(POISON)));
+            }
+        }
+        remaining
+    }
+
+    /// How many owners the frame has.
+    #[inline]
+    #[must_use]
+    pub fn count(&self, frame: Frame) -> u32 {
+        self.inner.info[frame.index()].count
+    }
+
+    /// What the frame is used for.
+    #[inline]
+    #[must_use]
+    pub fn use_of(&self, frame: Frame) -> Use {
+        self.inner.info[frame.index()].usage
+    }
+
+    /// Whether the frame holds something that its object's store does not.
+    #[inline]
+    #[must_use]
+    pub fn is_dirty(&self, frame: Frame) -> bool {
+        self.inner.info[frame.index()].dirty
+    }
+
+    /// Says whether the frame holds something that its object's store does not.
+    #[inline]
+    pub fn set_dirty(&mut self, frame: Frame, dirty: bool) {
+        self.inner.info[frame.index()].dirty = dirty;
+    }
+
+    /// The word that says who maps the frame; 0 at first.
+    #[must_use]
+    pub fn owner(&self, frame: Frame) -> u64 {
+        self.inner.info[frame.index()].owner
+    }
+
+    /// Sets the word that says who maps the frame.
+    pub fn set_owner(&mut self, frame: Frame, owner: u64) {
+        self.inner.info[frame.index()].owner = owner;
+    }
+}
+
+impl Inner {
+    fn hand_out(&mut self, number: u32, usage: Use) -> Frame {
+        let frame = Frame(number);
+        let info = &mut self.info[frame.index()];
+        assert!(info.count == 0, "{frame:?} is free and has an owner");
+        *info = FrameInfo { count: 1, usage, ..FrameInfo::default() };
+        self.free -= 1;
+        self.by_use[usage as usize] += 1;
+        frame
+    }
+
+    fn take_back(&mut self, frame: Frame, usage: Use) {
+        self.free += 1;
+        self.by_use[usage as usize] -= 1;
+        self.lists.give(frame.0);
+    }
+
+    fn take_fresh(&mut self) -> Option<u32> {
+        let number = self.lists.take_fresh()?;
+        self.fresh -= 1;
+        Some(number)
+    }
+
+    /// Opens the next block's worth of memory that was never used.
+    fn open_next(&mut self) -> Option<usize> {
+        while self.next_range < MAX_RANGES {
+            let range = &mut self.ranges[self.next_range];
+            if range.first >= range.end {
+                self.next_range += 1;
+                continue;
+            }
+            let first = range.first.index();
+            let block = first / BLOCK_FRAMES;
+            let end = range.end.index().min((block + 1) * BLOCK_FRAMES);
+            let zero = range.zero;
+            range.first = Frame(range.first.0 + narrow(end - first));
+            let frames = (end - first) as u64;
+            self.unopened -= frames;
+            if zero {
+                self.unopened_zero -= frames;
+                self.fresh += frames;
+            }
+            self.lists.open(block, first % BLOCK_FRAMES, end - block * BLOCK_FRAMES, zero);
+            return Some(block);
+        }
+        None
+    }
+
+    fn alloc_run(&mut self, count: usize, align: usize, usage: Use) -> Option<Run> {
+        if count == 0 || count > BLOCK_FRAMES || !align.is_power_of_two() || align > BLOCK_FRAMES {
+            return None;
+        }
+        let (block, index) = loop {
+            if let Some(found) = self.lists.find_run(count, align) {
+                break found;
+            }
+            self.open_next()?;
+        };
+        let fresh = self.lists.take_run(block, index, count);
+        self.fresh -= fresh as u64;
+        let first = narrow(block * BLOCK_FRAMES + index);
+        for number in first..first + narrow(count) {
+            self.hand_out(number, usage);
+        }
+        Some(Run { first: Frame(first), zero: fresh == count })
+    }
+}
+
+/// Frame numbers fit into 32 bits because [`Frame`] does.
+#[allow(clippy::cast_possible_truncation, reason = "see above")]
+const fn narrow(number: usize) -> u32 {
+    number as u32
+}

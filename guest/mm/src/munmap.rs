@@ -1,0 +1,156 @@
+//! munmap: taking areas, their pages and their page tables out.
+
+use pagelab_abi::addr::GuestVirt;
+
+use crate::area::{Area, AreaFlags};
+use crate::areas::MAX_AREAS;
+use crate::error::MmError;
+use crate::frames::Use;
+use crate::live::Edits;
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::space::{AddressSpace, user_range};
+use crate::table;
+use pagelab_paging::{Entry, EntryFlags};
+
+impl AddressSpace {
+    /// Unmaps whole pages. Not an error where nothing is mapped.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for a range that is unaligned, empty or not in user space;
+    /// `TooManyAreas` if a hole would make one area too many; `OutOfMemory`.
+    pub fn munmap<M: Machine>(
+        &mut self,
+        memory: &Memory<M>,
+        address: GuestVirt,
+        length: u64,
+    ) -> Result<(), MmError> {
+        let (start, end) = user_range(address, length, MmError::Invalid)?;
+        if start == end {
+            return Err(MmError::Invalid);
+        }
+        self.check_hole(start, end)?;
+        self.areas.reserve(2)?;
+        self.unmap_range(memory, start, end);
+        Ok(())
+    }
+
+    /// Whether a hole may be made: in the middle of one area it makes two.
+    pub(crate) fn check_hole(&self, start: GuestVirt, end: GuestVirt) -> Result<(), MmError> {
+        let inside = |area: &Area| area.start < start && end < area.end;
+        if self.areas.len() >= MAX_AREAS && self.area_at(start).is_some_and(inside) {
+            return Err(MmError::TooManyAreas);
+        }
+        Ok(())
+    }
+
+    /// Unmaps a range. Room for two more areas was reserved.
+    pub(crate) fn unmap_range<M: Machine>(
+        &mut self,
+        memory: &Memory<M>,
+        start: GuestVirt,
+        end: GuestVirt,
+    ) {
+        if self.areas.overlapping(start, end).next().is_none() {
+            return;
+        }
+        self.note_peak();
+        self.split_at(memory, start);
+        self.split_at(memory, end);
+        let mut edits = Edits::new(&memory.machine, self.root);
+        while let Some(place) = self.areas.find(start)
+            && self.areas.get(place).start < end
+        {
+            let area = self.areas.remove(place);
+            self.unmap_pages(memory, &mut edits, &area, area.start, area.end);
+            self.forget_area(memory, &area);
+        }
+        self.free_tables(memory, &mut edits, start, end);
+    }
+
+    /// Frees the tables of a range in which nothing is mapped any more.
+    pub(crate) fn free_tables<M: Machine>(
+        &mut self,
+        memory: &Memory<M>,
+        edits: &mut Edits<'_, M>,
+        start: GuestVirt,
+        end: GuestVirt,
+    ) {
+        let floor = self.areas.before(start).map_or(GuestVirt(0), |area| area.end);
+        let next = self.areas.find(start).map(|place| self.areas.get(place).start);
+        let ceiling = next.unwrap_or(table::TREE_END);
+        let mut held = memory.frames.hold();
+        self.tables -= table::free(edits, &mut held, (start, end), floor, ceiling);
+    }
+
+    /// Unmaps the pages of a part of an area and releases their frames; area
+    /// and tables stay.
+    pub(crate) fn unmap_pages<M: Machine>(
+        &mut self,
+        memory: &Memory<M>,
+        edits: &mut Edits<'_, M>,
+        area: &Area,
+        start: GuestVirt,
+        end: GuestVirt,
+    ) {
+        let machine = &memory.machine;
+        let (mut anonymous, mut cached) = (0, 0);
+        table::for_each(machine, self.root, start, end, |span| {
+            let mut held = memory.frames.hold();
+            for index in span.first..span.end {
+                let entry = machine.read_entry(span.table, index);
+                if !entry.is_present() {
+                    continue;
+                }
+                edits.replace(span.table, index, span.address_of(index), Entry::EMPTY);
+                if entry.has(EntryFlags::SPECIAL) {
+                    continue;
+                }
+                let frame = entry.frame();
+                if held.use_of(frame) == Use::Anonymous {
+                    anonymous += 1;
+                } else {
+                    cached += 1;
+                    if entry.has(EntryFlags::DIRTY) {
+                        held.set_dirty(frame, true);
+                    }
+                }
+                held.release(machine, frame);
+            }
+        });
+        self.resident.anonymous -= anonymous;
+        if cached > 0 {
+            *self.resident_of(false, area.flags) -= cached;
+        }
+    }
+
+    /// Unmaps the pages `from..end` of an object wherever this address space
+    /// maps them, for truncation. Private copies go as well, as on Linux.
+    pub fn unmap_object<M: Machine>(
+        &mut self,
+        memory: &Memory<M>,
+        object: crate::object::ObjectId,
+        from: u64,
+        end: u64,
+    ) {
+        self.note_peak();
+        let mut at = GuestVirt(0);
+        while let Some(place) = self.areas.find(at) {
+            let area = *self.areas.get(place);
+            at = area.end;
+            let (first, last) = (area.offset.max(from), area.index_of(area.end).min(end));
+            if area.object() != Some(object)
+                || first >= last
+                || area.flags.contains(AreaFlags::SPECIAL)
+            {
+                continue;
+            }
+            let address_of = |index: u64| {
+                GuestVirt(area.start.0 + ((index - area.offset) << pagelab_abi::addr::PAGE_SHIFT))
+            };
+            let mut edits = Edits::new(&memory.machine, self.root);
+            self.unmap_pages(memory, &mut edits, &area, address_of(first), address_of(last));
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Objects: memory that belongs to no address space but is mapped by any number
+//! of them: shared anonymous memory, files, programs.
+//!
+//! An object has at most one frame per page, however many map it. The frame has
+//! one owner for the object itself and one for each entry that maps it, so it
+//! stays as long as either wants it. Pages are found through an index
+//! ([`crate::object_index`]) whose tables are frames: growing it takes nothing
+//! from the heap.
+//!
+//! Who has an object holds a reference: its creator one, each area one. With
+//! the last one go its pages.
+//!
+//! Locking: one spin lock, taken before that of [`Frames`].
+
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+
+use pagelab_abi::addr::Frame;
+use spin::Mutex;
+
+use crate::error::OutOfMemory;
+use crate::frames::Frames;
+use crate::machine::Machine;
+use crate::object_index::Index;
+
+/// Names an object as long as it is referenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(NonZeroU32);
+
+impl ObjectId {
+    /// The number, for a table of the kernel's own.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0.get()
+    }
+
+    const fn slot(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// Zeros until written; missing pages are made on the spot.
+    SharedMemory,
+    /// A file; missing pages must be read.
+    File,
+    /// A program; missing pages must be read. Only its faults are told apart
+    /// from those of other files.
+    Program,
+}
+
+/// What is at a page of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// This frame.
+    Present(Frame),
+    /// Nothing yet.
+    Missing,
+    /// The object ends before it.
+    PastEnd,
+}
+
+/// Why a page cannot be put into an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// No frame left for the index.
+    OutOfMemory,
+    /// The page is already there.
+    Occupied(Frame),
+    /// The object ends before it.
+    PastEnd,
+}
+
+struct Object {
+    kind: ObjectKind,
+    references: u32,
+    /// How many pages it has, present or not.
+    pages: u64,
+    /// How many pages were promised for it.
+    promised: u64,
+    index: Index,
+}
+
+enum Slot {
+    Free { next: usize },
+    Used(Object),
+}
+
+/// End of the list of free slots.
+const NO_SLOT: usize = usize::MAX;
+
+struct Slots {
+    slots: Vec<Slot>,
+    free: usize,
+}
+
+/// All objects.
+pub struct Objects {
+    inner: Mutex<Slots>,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Objects {
+    /// No objects.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { inner: Mutex::new(Slots { slots: Vec::new(), free: NO_SLOT }) }
+    }
+
+    /// A new object of `pages` pages, none of them present, with one reference,
+    /// the caller's. `promised` pages are taken off the promised memory again
+    /// when it goes.
+    ///
+    /// # Errors
+    ///
+    /// If there is no heap left.
+    pub fn create(
+        &self,
+        kind: ObjectKind,
+        pages: u64,
+        promised: u64,
+    ) -> Result<ObjectId, OutOfMemory> {
+        let mut inner = self.inner.lock();
+        let object = Object { kind, references: 1, pages, promised, index: Index::new() };
+        let slot = inner.free;
+        if slot == NO_SLOT {
+            inner.slots.try_reserve(1)?;
+            inner.slots.push(Slot::Used(object));
+            let number = u32::try_from(inner.slots.len()).map_err(|_| OutOfMemory)?;
+            return NonZeroU32::new(number).map(ObjectId).ok_or(OutOfMemory);
+        }
+        if let Slot::Free { next } = inner.slots[slot] {
+            inner.free = next;
+        }
+        inner.slots[slot] = Slot::Used(object);
+        let number = u32::try_from(slot + 1).map_err(|_| OutOfMemory)?;
+        NonZeroU32::new(number).map(ObjectId).ok_or(OutOfMemory)
+    }
+
+    /// One more reference.
+    pub fn retain(&self, id: ObjectId) {
+        self.inner.lock().object(id).references += 1;
+    }
+
+    /// One reference less. With the last one the object goes, and the pages that
+    /// were promised for it are returned.
+    pub fn release(&self, machine: &impl Machine, frames: &Frames, id: ObjectId) -> Option<u64> {
+        let mut inner = self.inner.lock();
+        let object = inner.object(id);
+        object.references -= 1;
+        if object.references > 0 {
+            return None;
+        }
+        let promised = object.promised;
+        object.index.clear(machine, &mut frames.hold());
+        let next = core::mem::replace(&mut inner.free, id.slot());
+        inner.slots[id.slot()] = Slot::Free { next };
+        Some(promised)
+    }
+
+    /// What the object is.
+    pub fn kind(&self, id: ObjectId) -> ObjectKind {
+        self.inner.lock().object(id).kind
+    }
+
+    /// How many references there are.
+    pub fn references(&self, id: ObjectId) -> u32 {
+        self.inner.lock().object(id).references
+    }
+
+    /// How many pages the object has, present or not.
+    pub fn pages(&self, id: ObjectId) -> u64 {
+        self.inner.lock().object(id).pages
+    }
+
+    /// How many pages are present.
+    pub fn resident(&self, id: ObjectId) -> u64 {
+        self.inner.lock().object(id).index.resident()
+    }
+
+    /// What is at a page, and what kind of object it is.
+    #[inline]
+    pub fn lookup(&self, machine: &impl Machine, id: ObjectId, index: u64) -> (Page, ObjectKind) {
+        let mut inner = self.inner.lock();
+        let object = inner.object(id);
+        (object.page(machine, index), object.kind)
+    }
+
+    /// What is at a page; if it is a frame, it has one more owner now.
+    #[inline]
+    pub(crate) fn lookup_shared(
+        &self,
+        machine: &impl Machine,
+        frames: &Frames,
+        id: ObjectId,
+        index: u64,
+    ) -> (Page, ObjectKind) {
+        let mut inner = self.inner.lock();
+        let object = inner.object(id);
+        let page = object.page(machine, index);
+        if let Page::Present(frame) = page {
+            frames.share(frame);
+        }
+        (page, object.kind)
+    }
+
+    /// Puts a frame (of [`crate::Use::Cache`]) at a page. The object takes over
+    /// the caller's ownership of it.
+    ///
+    /// # Errors
+    ///
+    /// See [`InsertError`]; the frame stays the caller's.
+    pub fn insert(
+        &self,
+        machine: &impl Machine,
+        frames: &Frames,
+        id: ObjectId,
+        index: u64,
+        frame: Frame,
+    ) -> Result<(), InsertError> {
+        let mut inner = self.inner.lock();
+        let object = inner.object(id);
+        match object.page(machine, index) {
+            Page::Present(frame) => Err(InsertError::Occupied(frame)),
+            Page::PastEnd => Err(InsertError::PastEnd),
+            Page::Missing => object
+                .index
+                .insert(machine, frames, index, frame)
+                .map_err(|OutOfMemory| InsertError::OutOfMemory),
+        }
+    }
+
+    /// Takes a page out; the caller gets the object's ownership of the frame.
+    /// Entries that map it stay.
+    pub fn remove(&self, machine: &impl Machine, id: ObjectId, index: u64) -> Option<Frame> {
+        self.inner.lock().object(id).index.remove(machine, index)
+    }
+
+    /// Sets the number of pages. Pages past a smaller end are released; the
+    /// caller unmaps them first (see [`crate::AddressSpace::unmap_object`]).
+    pub fn set_pages(&self, machine: &impl Machine, frames: &Frames, id: ObjectId, pages: u64) {
+        let mut inner = self.inner.lock();
+        let object = inner.object(id);
+        let shrinks = pages < object.pages;
+        object.pages = pages;
+        if shrinks {
+            object.index.truncate(machine, &mut frames.hold(), pages);
+        }
+    }
+
+    /// Calls `visit` with number and frame of each page that is present, from
+    /// page `from` up, until it returns `false`. It must not use objects.
+    pub fn for_each_page(
+        &self,
+        machine: &impl Machine,
+        id: ObjectId,
+        from: u64,
+        mut visit: impl FnMut(u64, Frame) -> bool,
+    ) {
+        self.inner.lock().object(id).index.for_each(machine, from, &mut visit);
+    }
+
+    /// How many objects there are.
+    pub fn count(&self) -> usize {
+        let inner = self.inner.lock();
+        inner.slots.iter().filter(|slot| matches!(slot, Slot::Used(_))).count()
+    }
+}
+
+impl Slots {
+    /// The object. A reference that was given back and used again is a bug.
+    fn object(&mut self, id: ObjectId) -> &mut Object {
+        match &mut self.slots[id.slot()] {
+            Slot::Used(object) => object,
+            Slot::Free { .. } => panic!("{id:?} was released"),
+        }
+    }
+}
+
+impl Object {
+    #[inline]
+    fn page(&self, machine: &impl Machine, index: u64) -> Page {
+        if index >= self.pages {
+            return Page::PastEnd;
+        }
+        self.index.get(machine, index).map_or(Page::Missing, Page::Present)
+    }
+}

@@ -1,0 +1,15 @@
+//! Tests of memory management on a machine made of a vector.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "small numbers of tests"
+)]
+#![allow(unreachable_pub, missing_docs, reason = "modules of one test program")]
+
+mod faults;
+mod frames;
+mod lab;
+mod machine;
+mod maps;

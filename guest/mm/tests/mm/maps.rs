@@ -1,0 +1,167 @@
+//! Areas: where they are put, how they are split and merged.
+
+use pagelab_abi::addr::GuestVirt;
+use pagelab_mm::{Access, MapFlags, MapRequest, MapSource, MmError, Protection};
+
+use crate::lab::{Lab, PAGE, PRIVATE, RW, SHARED, page};
+
+#[test]
+fn mappings_are_placed_downwards_and_merge() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let first = lab.map(&mut space, 2, RW, PRIVATE);
+    assert_eq!(first, GuestVirt(0x7fff_f7ff_f000 - 2 * PAGE));
+    let second = lab.map(&mut space, 3, RW, PRIVATE);
+    assert_eq!(page(second, 3), first);
+    assert_eq!(space.area_count(), 1);
+    let third = lab.map(&mut space, 1, Protection::READ, PRIVATE);
+    assert_eq!((page(third, 1), space.area_count()), (second, 2));
+    space.munmap(&lab.memory, page(second, 1), PAGE).unwrap();
+    assert_eq!(space.area_count(), 3);
+    let gap = lab.map(&mut space, 1, RW, PRIVATE);
+    assert_eq!((gap, space.area_count()), (page(second, 1), 2));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn hints_are_taken_if_free() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let at = lab.map_at(&mut space, 0x1234_5678, 2, RW, PRIVATE).unwrap();
+    assert_eq!(at, GuestVirt(0x1234_5000));
+    let other = lab.map_at(&mut space, 0x1234_6000, 1, RW, PRIVATE).unwrap();
+    assert_eq!(page(other, 1), space.layout().mmap_base);
+    let fixed = PRIVATE | MapFlags::FIXED_NO_REPLACE;
+    let error = lab.map_at(&mut space, 0x1234_4000, 2, RW, fixed).unwrap_err();
+    assert_eq!(error, MmError::AlreadyMapped);
+    lab.map_at(&mut space, 0x1234_4000, 1, RW, fixed).unwrap();
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn wrong_requests_have_linuxs_errors() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let mut errno = |address: u64, length: u64, flags: MapFlags| {
+        let request = MapRequest {
+            address: GuestVirt(address),
+            length,
+            protection: RW,
+            flags,
+            source: MapSource::Anonymous,
+        };
+        space.mmap(&lab.memory, &request).map_or_else(MmError::errno, |_| 0)
+    };
+    assert_eq!(errno(0, 0, PRIVATE), 22);
+    assert_eq!(errno(0, u64::MAX, PRIVATE), 12);
+    assert_eq!(errno(0, 1 << 48, PRIVATE), 12);
+    assert_eq!(errno(0, PAGE, MapFlags::ANONYMOUS), 22);
+    assert_eq!(errno(0, PAGE, MapFlags::ANONYMOUS | MapFlags::SHARED_VALIDATE), 22);
+    assert_eq!(errno(0x1001, PAGE, PRIVATE | MapFlags::FIXED), 22);
+    assert_eq!(errno(0, PAGE, PRIVATE | MapFlags::FIXED), 1);
+    assert_eq!(errno(0x7fff_ffff_f000, PAGE, PRIVATE | MapFlags::FIXED), 12);
+    assert_eq!(errno(0, PAGE, SHARED | MapFlags::GROWS_DOWN), 22);
+    assert_eq!(errno(0, PAGE, PRIVATE | MapFlags::HUGE_TLB), 12);
+    assert_eq!(errno(0, 1 << 44, PRIVATE), 12, "more than all memory");
+    assert_eq!(errno(0, 1 << 44, PRIVATE | MapFlags::NO_RESERVE), 0);
+    assert_eq!(space.munmap(&lab.memory, GuestVirt(1), PAGE), Err(MmError::Invalid));
+    assert_eq!(space.munmap(&lab.memory, GuestVirt(0), 0), Err(MmError::Invalid));
+    assert_eq!(space.munmap(&lab.memory, GuestVirt(0), u64::MAX), Err(MmError::Invalid));
+    assert_eq!(space.munmap(&lab.memory, GuestVirt(0), PAGE), Ok(()));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn limits_hold() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    space.limits.address_space = 10 * PAGE;
+    space.limits.data = 4 * PAGE;
+    let try_map = |space: &mut _, pages, protection| {
+        lab.map_at(space, 0, pages, protection, PRIVATE).map(|_| ())
+    };
+    assert_eq!(try_map(&mut space, 5, RW), Err(MmError::OverLimit));
+    assert_eq!(try_map(&mut space, 4, RW), Ok(()));
+    assert_eq!(try_map(&mut space, 1, RW), Err(MmError::OverLimit));
+    assert_eq!(try_map(&mut space, 7, Protection::READ), Err(MmError::OverLimit));
+    assert_eq!(try_map(&mut space, 6, Protection::READ), Ok(()));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn holes_free_their_tables_and_nothing_else() {
+    let lab = Lab::new(4096);
+    let mut space = lab.space();
+    let at = lab.map(&mut space, 2048, RW, PRIVATE);
+    for n in 0..2048 {
+        lab.write(&mut space, page(at, n));
+    }
+    let tables = space.tables();
+    space.munmap(&lab.memory, page(at, 100), 1800 * PAGE).unwrap();
+    lab.memory.machine.check_tlb();
+    assert!(space.tables() < tables);
+    assert_eq!((space.resident().anonymous, space.area_count()), (248, 2));
+    for n in (0..100).chain(1900..2048) {
+        assert_eq!(lab.write(&mut space, page(at, n)), None);
+    }
+    assert!(lab.touch(&mut space, page(at, 100), Access::READ).is_err());
+    space.munmap(&lab.memory, at, 2048 * PAGE).unwrap();
+    assert_eq!((space.resident().total(), space.tables()), (0, 1));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn thousands_of_areas_stay_ordered() {
+    let lab = Lab::new(4096);
+    let mut space = lab.space();
+    let at = lab.map(&mut space, 20_000, RW, PRIVATE | MapFlags::NO_RESERVE);
+    for n in 0..10_000u64 {
+        let scattered = n * 7919 % 10_000;
+        space.munmap(&lab.memory, page(at, scattered * 2 + 1), PAGE).unwrap();
+    }
+    assert_eq!(space.area_count(), 10_000);
+    let starts: Vec<_> = space.areas().map(|area| area.start.0).collect();
+    assert!(starts.is_sorted());
+    // One page fits into the highest hole, two fit only below everything.
+    let one = lab.map(&mut space, 1, Protection::READ, PRIVATE);
+    assert_eq!(one, page(at, 19_999));
+    let two = lab.map(&mut space, 2, Protection::READ, PRIVATE);
+    assert_eq!(page(two, 2), at);
+    for n in 0..10_000u64 {
+        let (even, odd) = (page(at, n * 2), page(at, n * 2 + 1));
+        assert!(space.area_at(even).is_some());
+        assert_eq!(space.area_at(odd).is_some(), odd == one);
+    }
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn the_heap_grows_shrinks_and_stays_clear_of_others() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let start = GuestVirt(0x50_0000);
+    space.set_heap(start, 0);
+    let memory = &lab.memory;
+    assert_eq!(space.brk(memory, GuestVirt(0)), start);
+    let end = GuestVirt(start.0 + 5 * PAGE + 1);
+    assert_eq!(space.brk(memory, end), end);
+    assert_eq!(space.sizes().total, 6);
+    lab.write(&mut space, page(start, 5));
+    let less = GuestVirt(start.0 + PAGE);
+    assert_eq!(space.brk(memory, less), less);
+    assert_eq!((space.sizes().total, space.resident().total()), (1, 0));
+    lab.map_at(&mut space, start.0 + 10 * PAGE, 1, RW, PRIVATE | MapFlags::FIXED).unwrap();
+    assert_eq!(space.brk(memory, page(start, 10)), less, "a page must stay free");
+    assert_eq!(space.brk(memory, page(start, 9)), page(start, 9));
+    space.limits.data = 9 * PAGE;
+    space.munmap(memory, page(start, 10), PAGE).unwrap();
+    assert_eq!(space.brk(memory, page(start, 10)), page(start, 9));
+    lab.end(space);
+    lab.check_balance();
+}
