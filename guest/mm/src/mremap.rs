@@ -136,7 +136,8 @@ impl AddressSpace {
         if remap.old == 0 && area.is_private() {
             return Err(MmError::Invalid);
         }
-        if remap.old_end() > area.end {
+        // What is given up may lie anywhere, the rest in one area.
+        if area.end.0 - remap.start.0 < remap.old.min(remap.new) {
             return Err(MmError::BadAddress);
         }
         if remap.new <= remap.old {
@@ -215,7 +216,7 @@ impl AddressSpace {
         remap: &Remap,
     ) -> Result<GuestVirt, MmError> {
         let first = *self.area_at(remap.start).ok_or(MmError::BadAddress)?;
-        if remap.old_end() <= first.end || remap.flags.contains(RemapFlags::DONT_UNMAP) {
+        if remap.old_end() <= first.end {
             return self.remap_to(memory, *remap);
         }
         let mut at = remap.start;
