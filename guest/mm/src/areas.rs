@@ -168,6 +168,11 @@ impl Areas {
         change(&mut self.leaves[place.leaf].areas[place.slot]);
     }
 
+    /// Changes all areas without moving their bounds.
+    pub fn change_all(&mut self, change: impl FnMut(&mut Area)) {
+        self.leaves.iter_mut().flat_map(|leaf| leaf.areas.iter_mut()).for_each(change);
+    }
+
     /// Replaces an area by one that lies in its place: between the same
     /// neighbours.
     pub fn replace(&mut self, place: Place, area: Area) {

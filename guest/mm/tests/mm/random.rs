@@ -433,7 +433,7 @@ fn run_remap(
     if in_place && at_end && model.is_free(pages.end..start + new) {
         assert_eq!(real.unwrap().start, address(start));
         model.extend(pages.end - 1, new - old);
-        populate_grown(lab, process, start, new);
+        populate_grown(lab, process, start + old..start + new);
         return;
     }
     let target = if fixed { to } else { model.highest_gap(new, 16, WINDOW.end).unwrap() };
@@ -453,15 +453,15 @@ fn run_remap(
         model.relocate(start..start + kept, target, keep);
         model.extend(target + kept - 1, new - kept);
     }
-    populate_grown(lab, process, target, new);
+    populate_grown(lab, process, target + old..target + new);
 }
 
 /// What a kernel does after mremap grew locked memory.
-fn populate_grown(lab: &Lab, process: &mut Process, start: u64, pages: u64) {
-    if process.model.pages.get(&start).is_some_and(|page| page.locked) {
-        let (from, to) = (address(start), address(start + pages));
+fn populate_grown(lab: &Lab, process: &mut Process, grown: Pages) {
+    if process.model.pages.get(&grown.start).is_some_and(|page| page.locked) {
+        let (from, to) = (address(grown.start), address(grown.end));
         process.space.populate(&lab.memory, from, to, Populate::Mapping, false).unwrap();
-        populate_model(process, start..start + pages, Populate::Mapping).unwrap();
+        populate_model(process, grown, Populate::Mapping).unwrap();
     }
 }
 
