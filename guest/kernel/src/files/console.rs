@@ -24,8 +24,9 @@ use pagelab_vfs::{
 };
 
 use super::buffers::UserBuffer;
-use super::wait;
+use super::{terminal, wait};
 use crate::memory::memory;
+use crate::process::Pid;
 use crate::process::space::Space;
 use crate::user;
 
@@ -66,18 +67,31 @@ pub fn install(vfs: &Vfs) -> Result<()> {
         devices.inode().create(name, NewNode::Character(number), 0o600)?;
         vfs.register_device(number, Arc::new(stream));
     }
+    terminal::install(vfs);
     Ok(())
 }
 
-/// The host interrupts: there is input, or its end.
+/// The host interrupts: there is input, or its end, or another window.
 pub fn input_arrived() {
-    wait::wake(*INPUT.get());
+    if !terminal::input_arrived() {
+        wait::wake(*INPUT.get());
+    }
 }
 
-/// Descriptors 0, 1 and 2. One that cannot be opened, for want of memory, is
-/// missing.
-pub fn standard_files() -> FdTable {
+/// Descriptors 0, 1 and 2 for a program that begins a session: the terminal,
+/// which becomes the session's, or the streams. One that cannot be opened, for
+/// want of memory, is missing.
+pub fn standard_files(session: Pid) -> FdTable {
     let mut table = FdTable::new();
+    if let Some(terminal) = terminal::terminal() {
+        terminal.set_controlling(session, session);
+        if let Ok(file) = open(b"/dev/console", O_RDWR) {
+            for _ in STREAMS {
+                let _ = table.insert(file.clone(), false, 0, usize::MAX);
+            }
+        }
+        return table;
+    }
     for (_, name, flags) in STREAMS {
         let mut path = b"/dev/".to_vec();
         path.extend_from_slice(name);

@@ -7,6 +7,7 @@
 //! | [`buffers`] | a program's memory as a buffer |
 //! | [`wait`] | sleeping until a file is ready |
 //! | [`console`] | standard input, output, error: the lab's streams |
+//! | [`terminal`] | the same where the host's are a terminal |
 //! | [`tree`] | what there is at the start, and the end of it all |
 //! | [`program`] | a file is looked up to be executed |
 
@@ -19,11 +20,13 @@ use pagelab_vfs::{FdTable, FsContext, Platform, Readiness, Timespec, Vfs, WaitCh
 
 use self::store::Cache;
 use crate::memory::memory;
+use crate::process::Pid;
 
 pub mod buffers;
 pub mod console;
 pub mod program;
 pub mod store;
+pub mod terminal;
 pub mod tree;
 pub mod wait;
 
@@ -103,9 +106,10 @@ impl Platform for KernelPlatform {
     }
 }
 
-/// The open files of the first program: standard input, output and error.
-pub fn first_files() -> FdTable {
-    console::standard_files()
+/// The open files of the first program, which begins a session: standard input,
+/// output and error.
+pub fn first_files(session: Pid) -> FdTable {
+    console::standard_files(session)
 }
 
 /// No open files.

@@ -172,7 +172,7 @@ fn first_process(pid: Pid, space: Arc<Space>, limits: ResourceLimits) -> Inherit
             has_executed: true,
         },
         image: Image::default(),
-        files: Arc::new(Lock::new(files::first_files())),
+        files: Arc::new(Lock::new(files::first_files(pid))),
         folders: Arc::new(Lock::new(files::first_folders())),
         signals: ProcessSignals::default(),
         limits,

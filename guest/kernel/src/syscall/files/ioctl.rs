@@ -9,6 +9,7 @@ use pagelab_vfs::inode::FileKind;
 
 use super::{Arguments, Outcome, int, open_file};
 use crate::process::scheduler;
+use crate::syscall::Failure;
 use crate::user;
 
 /// `ioctl`; `None` for other calls.
@@ -59,6 +60,10 @@ fn control(a: &Arguments) -> Outcome {
             user::write(GuestVirt(a[2]), &left)?;
             Ok(0)
         }
-        _ => Ok(file.ioctl(request, &mut Argument(a[2]))?.cast_unsigned()),
+        _ => match file.ioctl(request, &mut Argument(a[2])) {
+            // A process in the background is stopped first.
+            Err(Errno::EINTR) => Err(Failure::Restart),
+            result => Ok(result?.cast_unsigned()),
+        },
     }
 }

@@ -80,11 +80,6 @@ struct Place {
 }
 
 impl Place {
-    /// A path from the current folder.
-    fn new(path_address: u64) -> Result<Self, Errno> {
-        Ok(Self { context: context(), start: None, path: path(path_address)? })
-    }
-
     /// A path from the folder behind a descriptor.
     fn at(folder: u64, path_address: u64) -> Result<Self, Errno> {
         let path = path(path_address)?;

@@ -1,7 +1,10 @@
 //! Bytes: reading, writing, copying, positions.
 
+use alloc::vec::Vec;
+
 use linux_raw_sys::general as linux;
 use pagelab_abi::addr::GuestVirt;
+use pagelab_hal::time;
 use pagelab_vfs::open_file::copy;
 use pagelab_vfs::{Errno, OpenFile, Readiness, WaitChannel, Whence};
 
@@ -10,6 +13,7 @@ use crate::files::buffers::UserBuffer;
 use crate::files::console::Stream;
 use crate::files::wait;
 use crate::process::scheduler;
+use crate::process::sleep::NotYet;
 use crate::signal::{self, SignalInfo};
 use crate::syscall::Failure;
 use crate::user;
@@ -67,7 +71,26 @@ fn read_into(descriptor: u64, buffer: &mut UserBuffer) -> Outcome {
 }
 
 fn read_file(file: &OpenFile, buffer: &mut UserBuffer) -> Outcome {
-    when_ready(file, || file.read(buffer)).map(|count| count as u64)
+    match file.read_timeout() {
+        Some(tenths) if !file.is_nonblocking() => read_for(file, buffer, tenths),
+        _ => when_ready(file, || file.read(buffer)).map(|count| count as u64),
+    }
+}
+
+/// A read that takes what there is after some tenths of a second.
+fn read_for(file: &OpenFile, buffer: &mut UserBuffer, tenths: u8) -> Outcome {
+    const TENTH: u64 = 100_000_000;
+    let deadline = time::since_start() + u64::from(tenths) * TENTH;
+    let channels: Vec<_> = file.wait_channel().into_iter().collect();
+    let waited = wait::until(&channels, Some(deadline), || match file.read(buffer) {
+        Err(Errno::EAGAIN) => None,
+        result => Some(result),
+    });
+    match waited {
+        Ok(Err(Errno::EINTR)) | Err(NotYet::Interrupted) => Err(Failure::Restart),
+        Ok(result) => Ok(result? as u64),
+        Err(NotYet::TimedOut) => Ok(file.read_now(buffer)? as u64),
+    }
 }
 
 fn read_at(descriptor: u64, offset: u64, buffer: &mut UserBuffer) -> Outcome {
@@ -108,7 +131,7 @@ pub(super) fn when_ready<T>(
 ) -> Result<T, Failure> {
     match operation() {
         Err(Errno::EAGAIN) if !file.is_nonblocking() => {}
-        result => return result.map_err(Failure::from),
+        result => return result.map_err(failure),
     }
     let Some(channel) = file.wait_channel() else { return Err(Errno::EAGAIN.into()) };
     let waited = wait::until(&[channel], None, || match operation() {
@@ -116,9 +139,14 @@ pub(super) fn when_ready<T>(
         result => Some(result),
     });
     match waited {
-        Ok(result) => result.map_err(Failure::from),
+        Ok(result) => result.map_err(failure),
         Err(_) => Err(Failure::Restart),
     }
+}
+
+/// EINTR of a file: a signal was sent, the call begins anew after it.
+fn failure(error: Errno) -> Failure {
+    if error == Errno::EINTR { Failure::Restart } else { Failure::Error(error) }
 }
 
 /// `write`.
@@ -138,24 +166,19 @@ fn write_file(file: &OpenFile, buffer: &mut UserBuffer) -> Outcome {
     {
         return Ok(stream.write_from(buffer)? as u64);
     }
-    let mut interrupted = false;
     let result = file.write_all(buffer, &mut |channel: WaitChannel, ready: Readiness| {
         let woken = wait::until(&[channel], None, || {
             let now = file.poll();
             now.intersects(ready | Readiness::ERROR | Readiness::HANG_UP).then_some(())
         });
-        woken.map_err(|_| {
-            interrupted = true;
-            Errno::EINTR
-        })
+        woken.map_err(|_| Errno::EINTR)
     });
     match result {
-        Err(Errno::EINTR) if interrupted => Err(Failure::Restart),
         Err(Errno::EPIPE) => {
             broken_pipe();
             Err(Errno::EPIPE.into())
         }
-        result => Ok(result? as u64),
+        result => Ok(result.map_err(failure)? as u64),
     }
 }
 
