@@ -102,7 +102,9 @@ impl CloneRequest {
 pub fn clone(frame: &TrapFrame, request: &CloneRequest) -> Result<u64, Errno> {
     let flags = request.flags;
     let needs = |flag, needed| !flags.contains(flag) || flags.contains(needed);
-    if !needs(CloneFlags::THREAD, CloneFlags::SIGHAND) || !needs(CloneFlags::SIGHAND, CloneFlags::VM)
+    if !needs(CloneFlags::THREAD, CloneFlags::SIGHAND)
+        || !needs(CloneFlags::SIGHAND, CloneFlags::VM)
+        || flags.contains(CloneFlags::SIGHAND | CloneFlags::CLEAR_SIGHAND)
     {
         return Err(Errno::EINVAL);
     }
@@ -125,7 +127,9 @@ pub fn clone(frame: &TrapFrame, request: &CloneRequest) -> Result<u64, Errno> {
     } else {
         new_process(&parent, tid, request)?
     };
-    let signals = parent.signals.for_child(flags.contains(CloneFlags::VM));
+    // The child of `vfork` uses its parent's stacks while the parent sleeps.
+    let beside = flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK);
+    let signals = parent.signals.for_child(beside);
     let thread = Thread::new(tid, process.clone(), user_state, signals, child_frame);
     let Some(thread) = thread else {
         if !flags.contains(CloneFlags::THREAD) {
