@@ -10,7 +10,8 @@ use pagelab_vfs::{Errno, Result, device};
 
 use crate::files::terminal;
 use crate::memory::memory;
-use crate::process::thread::RunState;
+use crate::process::limits::resource;
+use crate::process::thread::{RunState, Thread};
 use crate::process::{ExitStatus, Process, State, exit, oom};
 use crate::user;
 
@@ -43,6 +44,7 @@ pub fn status(process: &Process, tid: u32) -> Result<ProcessStatus> {
     Ok(ProcessStatus {
         name,
         state: match (state, run_state) {
+            (State::Alive, _) if process.signals.is_stopped() => b'T',
             (State::Alive, Some(RunState::Ready)) => b'R',
             (State::Alive, _) => b'S',
             _ => b'Z',
@@ -62,7 +64,7 @@ pub fn status(process: &Process, tid: u32) -> Result<ProcessStatus> {
         ticks: [own.user_time, own.system_time, children.user_time, children.system_time]
             .map(|time| time / TICK),
         faults: [own.minor_faults, children.minor_faults, own.major_faults, children.major_faults],
-        signals: SignalSets::default(),
+        signals: signals_of(process, thread.as_deref()),
         exit_signal: exit_signal.into(),
         exit_code: match state {
             State::Ended(status) | State::Reaped(status) => ExitStatus::as_wait_status(status),
@@ -75,6 +77,19 @@ pub fn status(process: &Process, tid: u32) -> Result<ProcessStatus> {
         memory: (state == State::Alive)
             .then(|| memory_of(process, image.arguments, image.environment)),
     })
+}
+
+fn signals_of(process: &Process, thread: Option<&Thread>) -> SignalSets {
+    let (ignored, handled) = process.signals.ignored_and_handled();
+    let (_, most) = process.limits.lock().0[resource::PENDING_SIGNALS];
+    SignalSets {
+        pending: thread.map_or(0, |thread| thread.signals.pending().0),
+        shared_pending: process.signals.pending().0,
+        blocked: thread.map_or(0, |thread| thread.signals.mask().0),
+        ignored: ignored.0,
+        caught: handled.0,
+        queued: (0, most),
+    }
 }
 
 fn memory_of(
