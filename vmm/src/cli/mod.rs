@@ -5,11 +5,13 @@
 //! * [`host`]: what this host's KVM is and can do
 //! * [`options`]: what all labs have in common
 //! * [`report`]: what is printed when a lab is over
+//! * [`json`]: the same for machines
 //!
 //! Standard output belongs to the guest's program (and to what a command was
 //! asked to print); everything that pagelab itself says goes to standard error.
 
 mod host;
+mod json;
 mod options;
 mod report;
 mod run;

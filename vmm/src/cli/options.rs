@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
-use super::report;
+use super::{Failure, json, report};
 use crate::embedded;
 use crate::loader::ModuleBytes;
 use crate::machine::{EventLog, Finished, InputMode, MachineConfig};
@@ -16,6 +15,12 @@ use crate::memory::MemorySize;
 use crate::memory::size::host_memory;
 use crate::stop::STATUS_LAB_FAILED;
 use crate::vstate::vm::device_path;
+
+/// A lab that is over, and the kernel that ran in it.
+pub(super) struct Lab {
+    pub(super) finished: Finished,
+    pub(super) kernel: Cow<'static, [u8]>,
+}
 
 /// Options of every lab.
 #[derive(Debug, Default, Args)]
@@ -34,7 +39,7 @@ pub(super) struct LabOptions {
     json: Option<PathBuf>,
     /// Boot this kernel instead of the one that is built in
     #[arg(long, value_name = "FILE")]
-    pub(super) kernel: Option<PathBuf>,
+    kernel: Option<PathBuf>,
 }
 
 impl LabOptions {
@@ -43,7 +48,7 @@ impl LabOptions {
         &self,
         modules: Vec<ModuleBytes<'_>>,
         input: InputMode,
-    ) -> Result<Finished, Failure> {
+    ) -> Result<Lab, Failure> {
         let memory = self.mem.unwrap_or_default();
         memory
             .check_host(host_memory())
@@ -61,13 +66,13 @@ impl LabOptions {
             events,
         })?;
         if let Some(path) = &self.json {
-            report::write_json(path, &finished)?;
+            json::write(path, &finished)?;
         }
-        Ok(finished)
+        Ok(Lab { finished, kernel })
     }
 
     /// The kernel's ELF.
-    pub(super) fn kernel(&self) -> Result<Cow<'static, [u8]>, Failure> {
+    fn kernel(&self) -> Result<Cow<'static, [u8]>, Failure> {
         match &self.kernel {
             None => Ok(Cow::Borrowed(embedded::KERNEL)),
             Some(path) => fs::read(path).map(Cow::Owned).map_err(|error| {
