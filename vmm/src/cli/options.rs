@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, json, report};
+use super::{Failure, json, report, with_advice};
 use crate::embedded;
 use crate::loader::ModuleBytes;
-use crate::machine::{EventLog, Finished, InputMode, MachineConfig};
+use crate::machine::{self, EventLog, Finished, InputMode, MachineConfig, MachineError};
 use crate::memory::MemorySize;
 use crate::memory::size::host_memory;
 use crate::stop::STATUS_LAB_FAILED;
+use crate::vstate::KvmError;
 use crate::vstate::vm::device_path;
 
 /// A lab that is over, and the kernel that ran in it.
@@ -55,7 +56,7 @@ impl LabOptions {
             .map_err(|error| Failure::new(STATUS_LAB_FAILED, format_args!("--mem: {error}")))?;
         let kernel = self.kernel()?;
         let events = if self.events { EventLog::Every(report::print_event) } else { EventLog::Off };
-        let finished = crate::machine::run(&MachineConfig {
+        let finished = machine::run(&MachineConfig {
             kvm: device_path(),
             memory,
             kernel: &kernel,
@@ -64,6 +65,12 @@ impl LabOptions {
             timeout: self.timeout,
             input,
             events,
+        })
+        .map_err(|error| match &error {
+            MachineError::Kvm(KvmError::Open(open)) => {
+                Failure::new(STATUS_LAB_FAILED, with_advice(open))
+            }
+            other => Failure::new(STATUS_LAB_FAILED, other),
         })?;
         if let Some(path) = &self.json {
             json::write(path, &finished)?;
