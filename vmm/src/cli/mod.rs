@@ -5,11 +5,13 @@
 //! * [`host`]: what this host's KVM is and can do
 //! * [`options`]: what all labs have in common
 //! * [`report`]: what is printed when a lab is over
+//! * [`json`]: the same for machines
 //!
 //! Standard output belongs to the guest's program (and to what a command was
 //! asked to print); everything that pagelab itself says goes to standard error.
 
 mod host;
+mod json;
 mod options;
 mod report;
 mod run;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::host::OpenError;
 use crate::stop::STATUS_LAB_FAILED;
 
 /// A virtual-machine lab on KVM for seeing how memory really works.
@@ -78,6 +81,18 @@ impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::new(STATUS_LAB_FAILED, error)
     }
+}
+
+/// Why KVM cannot be opened, and what to do about it.
+fn with_advice(error: &OpenError) -> String {
+    let mut message = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        message.push_str(&format!(": {cause}"));
+    }
+    for line in error.advice() {
+        message.push_str(&format!("\n  {line}"));
+    }
+    message
 }
 
 /// Runs the command that the command line names; its status is the process's.
