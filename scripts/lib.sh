@@ -22,7 +22,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
-    elif have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+    elif have sudo && { [ -t 2 ] || sudo -n true 2>/dev/null; }; then
         sudo "$@"
     else
         warn "this needs root, and sudo is not available: $*"
@@ -46,24 +46,40 @@ apt_version() {
         sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9.]*\).*/\2/p'
 }
 
-# Reads the package lists where none of them knows the first package.
-apt_refresh_for() {
-    have apt-get || return 1
-    apt_has "$1" && return 0
+# Reads the package lists anew, once.
+apt_refresh() {
+    have apt-get && [ -z "${apt_refreshed:-}" ] || return 1
+    apt_refreshed=yes
     say "reading the package lists (apt-get update)"
-    as_root apt-get update -qq </dev/null >&2 || warn "apt-get update failed"
+    as_root_quietly apt-get update
 }
+
+# Makes sure that apt knows a package.
+apt_knows() { apt_has "$1" || { apt_refresh && apt_has "$1"; }; }
 
 # Installs packages; never removes one to do so.
 apt_install() {
-    have apt-get || {
-        warn "no apt-get here to install: $*"
+    apt_knows "$1" || {
+        warn "apt cannot install $1"
         return 1
     }
-    apt_refresh_for "$1"
     say "installing $* (apt-get install)"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
-        --no-install-recommends --no-remove "$@" </dev/null >&2
+    # Lists may name versions that the archive has replaced since.
+    apt_install_now "$@" || { apt_refresh && apt_install_now "$@"; }
+}
+
+apt_install_now() {
+    as_root_quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y \
+        --no-install-recommends --no-remove "$@"
+}
+
+# Runs a command as root; shows what it printed only where it failed.
+as_root_quietly() {
+    local output
+    output=$(as_root "$@" 2>&1 </dev/null) || {
+        printf '%s\n' "$output" | tail -n 20 >&2
+        return 1
+    }
 }
 
 # need COMMAND PACKAGE: installs the package unless the command exists.
@@ -83,12 +99,16 @@ need_rust() {
     if ! cargo --version >/dev/null 2>&1; then
         install_rust
     fi
-    local version
-    version=$(rustc --version | cut -d ' ' -f 2)
-    at_least "$version" "$OLDEST_RUST" ||
-        die "Rust $OLDEST_RUST or newer is needed, this is $version; try: rustup update stable"
+    if ! rust_is_new && ! have rustup; then
+        say "Rust $OLDEST_RUST or newer is needed; this is $(rustc --version)"
+        install_system_rust || true
+    fi
+    rust_is_new ||
+        die "Rust $OLDEST_RUST or newer is needed, this is $(rustc --version); try: rustup update stable"
     need cc gcc
 }
+
+rust_is_new() { at_least "$(rustc --version | cut -d ' ' -f 2)" "$OLDEST_RUST"; }
 
 install_rust() {
     if have rustup; then
@@ -104,16 +124,20 @@ install_rust() {
 
 # The distribution's packages of a new enough Rust with its library sources.
 install_system_rust() {
-    apt_refresh_for rustc-web
-    if apt_has rustc-web cargo-web rust-web-src; then
-        apt_install rustc-web cargo-web rust-web-src lld
-    elif apt_has rustc cargo rust-src && at_least "$(apt_version rustc)" "$OLDEST_RUST"; then
-        apt_install rustc cargo rust-src lld
-    else
-        warn "no package of Rust $OLDEST_RUST or newer with its sources (rustc-web, rustc)"
-        return 1
-    fi
+    local packages
+    for packages in 'rustc-web cargo-web rust-web-src' 'rustc cargo rust-src'; do
+        # shellcheck disable=SC2086 # a list of words
+        if apt_has_new_rust $packages || { apt_refresh && apt_has_new_rust $packages; }; then
+            apt_install $packages lld
+            return
+        fi
+    done
+    warn "no package of Rust $OLDEST_RUST or newer with its sources (rustc-web, rustc)"
+    return 1
 }
+
+# Whether all of these packages exist, the first one new enough.
+apt_has_new_rust() { apt_has "$@" && at_least "$(apt_version "$1")" "$OLDEST_RUST"; }
 
 # Prints the compiler that can build for the guest, or nothing. Judges as the
 # VMM's build script does, which has the last word.

@@ -55,8 +55,7 @@ fetch_busybox() {
 fetch_kernel() {
     local meta packages
     for meta in linux-image-cloud-amd64 linux-image-virtual; do
-        apt_refresh_for "$meta" || return 1
-        apt_has "$meta" || continue
+        apt_knows "$meta" || continue
         packages=$(apt-cache depends --recurse --important "$meta" |
             grep -E '^linux-(image|modules)-[0-9]' | sort -u)
         [ -n "$packages" ] || continue
@@ -75,14 +74,16 @@ fetch_kernel() {
 # fetch_package NAME FOLDER: downloads a package and unpacks it there.
 fetch_package() {
     have apt-get && have dpkg-deb || return 1
-    apt_refresh_for "$1" || return 1
+    apt_knows "$1" || return 1
     local folder=$nested_cache/download
     rm -rf "$folder"
     mkdir -p "$folder" "$2"
     say "fetching $1 for the emulated host (not installed)"
-    (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root "$1" >&2 </dev/null) || return 1
+    download "$folder" "$1" || { apt_refresh && download "$folder" "$1"; } || return 1
     dpkg-deb -x "$folder"/*.deb "$2" && rm -rf "$folder"
 }
+
+download() { (cd "$1" && apt-get download -qq -o APT::Sandbox::User=root "$2" >&2 </dev/null); }
 
 # --- The file tree --------------------------------------------------------
 
