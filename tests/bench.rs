@@ -17,7 +17,8 @@ fn a_boot_is_measured_from_exec_to_exit() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let times = &report["lab"]["times"];
     let median = |name: &str| times[name]["median"].as_f64().unwrap_or_else(|| panic!("{name}"));
-    let moments = ["to_main", "to_ready", "to_kernel", "to_kernel_ready", "to_power_off", "to_exit"];
+    let moments =
+        ["to_main", "to_ready", "to_kernel", "to_kernel_ready", "to_power_off", "to_exit"];
     for pair in moments.windows(2) {
         assert!(median(pair[0]) < median(pair[1]), "{pair:?}: {times:#}");
     }
