@@ -10,13 +10,21 @@
 //! | [`devices`] | what the guest finds on its buses; knows nothing of KVM |
 //! | [`event_loop`] | signals, timers, terminal, input |
 //! | [`stop`] | why a lab ended |
+//! | [`death`] | why a guest died, explained |
+//! | [`inspect`] | looking into a guest: walks, instructions, symbols |
+//! | [`host`] | what this host's KVM is and can do |
+//! | [`kvm_stats`] | KVM's own statistics |
 //! | [`layout`] | addresses that only the host decides |
 //! | [`embedded`] | the kernel and the first program inside the binary |
 
 pub mod cli;
+pub mod death;
 pub mod devices;
 pub mod embedded;
 pub mod event_loop;
+pub mod host;
+pub mod inspect;
+pub mod kvm_stats;
 pub mod layout;
 pub mod loader;
 pub mod machine;

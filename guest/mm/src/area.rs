@@ -189,7 +189,7 @@ impl Area {
     #[must_use]
     pub fn maps_writable(&self) -> bool {
         self.protection.contains(Protection::WRITE)
-            && self.flags.contains(AreaFlags::SHARED)
+            && self.flags.contains(AreaFlags::SHARED | AreaFlags::SOFT_DIRTY)
             && !self.flags.contains(AreaFlags::NOTIFY_WRITE)
     }
 

@@ -275,22 +275,29 @@ impl Areas {
         fits(self.last().map_or(0, |area| area.end.0), high.0)
     }
 
-    /// A copy with room for `extra` more leaves.
+    /// A new set with what `copy` makes of each area, between the same bounds or
+    /// nothing.
     ///
     /// # Errors
     ///
     /// If there is no heap left.
-    pub fn try_clone(&self) -> Result<Self, OutOfMemory> {
-        let mut copy = Self::new();
-        copy.leaves.try_reserve(self.leaves.len())?;
+    pub fn try_map(
+        &self,
+        mut copy: impl FnMut(&Area) -> Option<Area>,
+    ) -> Result<Self, OutOfMemory> {
+        let mut new = Self::new();
+        new.leaves.try_reserve(self.leaves.len())?;
         for leaf in &self.leaves {
             let mut areas = Vec::new();
             areas.try_reserve_exact(LEAF_AREAS)?;
-            areas.extend_from_slice(&leaf.areas);
-            copy.leaves.push(Leaf { areas, largest_gap: leaf.largest_gap });
+            areas.extend(leaf.areas.iter().filter_map(&mut copy));
+            if !areas.is_empty() {
+                new.count += areas.len();
+                new.leaves.push(Leaf { areas, largest_gap: 0 });
+            }
         }
-        copy.count = self.count;
-        Ok(copy)
+        (0..new.leaves.len()).for_each(|leaf| new.measure(leaf));
+        Ok(new)
     }
 
     fn take_spare(&mut self) -> Vec<Area> {
@@ -306,23 +313,21 @@ impl Areas {
     /// Brings up to date the gaps of a leaf, and of the next one, whose first
     /// gap begins where this one ends.
     fn measure_from(&mut self, leaf: usize) {
+        self.measure(leaf);
+        if leaf + 1 < self.leaves.len() {
+            self.measure(leaf + 1);
+        }
+    }
+
+    fn measure(&mut self, leaf: usize) {
         let mut end = leaf.checked_sub(1).map_or(0, |before| end_of(&self.leaves[before]).0);
-        let current = &mut self.leaves[leaf];
+        let leaf = &mut self.leaves[leaf];
         let mut largest = 0;
-        for area in &current.areas {
+        for area in &leaf.areas {
             largest = largest.max(area.guarded_start().0.saturating_sub(end));
             end = area.end.0;
         }
-        current.largest_gap = largest;
-        if let Some(next) = self.leaves.get_mut(leaf + 1) {
-            // The gap before its first area may have been its largest.
-            let mut largest = 0;
-            for area in &next.areas {
-                largest = largest.max(area.guarded_start().0.saturating_sub(end));
-                end = area.end.0;
-            }
-            next.largest_gap = largest;
-        }
+        leaf.largest_gap = largest;
     }
 }
 

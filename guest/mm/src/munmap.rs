@@ -118,6 +118,7 @@ impl AddressSpace {
                 }
                 held.release(machine, frame);
             }
+            true
         });
         self.resident.anonymous -= anonymous;
         if cached > 0 {

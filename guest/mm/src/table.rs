@@ -93,14 +93,15 @@ fn new_table<M: Machine>(memory: &Memory<M>) -> Result<Frame, OutOfMemory> {
     memory.frames.alloc_zeroed(&memory.machine, Use::Table).ok_or(OutOfMemory)
 }
 
-/// Calls `visit` for each table of level 1 that exists for a range.
+/// Calls `visit` for each table of level 1 that exists for a range, until it
+/// returns `false`.
 #[inline]
 pub(crate) fn for_each<M: Machine>(
     machine: &M,
     root: Frame,
     start: GuestVirt,
     end: GuestVirt,
-    mut visit: impl FnMut(Span),
+    mut visit: impl FnMut(Span) -> bool,
 ) {
     let mut at = start.0;
     while at < end.0 {
@@ -124,7 +125,9 @@ pub(crate) fn for_each<M: Machine>(
         if found {
             let first = Level::One.index(GuestVirt(at));
             let pages = index((next - at) >> PAGE_SHIFT);
-            visit(Span { table, first, end: first + pages, start: GuestVirt(at) });
+            if !visit(Span { table, first, end: first + pages, start: GuestVirt(at) }) {
+                return;
+            }
         }
         at = next;
     }

@@ -2,12 +2,14 @@
 //!
 //! * [`tour`]: what `pagelab` alone does
 //! * [`run`]: a program of the host in a lab
+//! * [`host`]: what this host's KVM is and can do
 //! * [`options`]: what all labs have in common
 //! * [`report`]: what is printed when a lab is over
 //!
 //! Standard output belongs to the guest's program (and to what a command was
 //! asked to print); everything that pagelab itself says goes to standard error.
 
+mod host;
 mod options;
 mod report;
 mod run;
@@ -54,6 +56,8 @@ enum Command {
     Tour(tour::Tour),
     /// Run a static Linux program of this host in a lab
     Run(run::Run),
+    /// Say what this host's KVM is, what it can do, and what tiny guests find out about it
+    Host(host::Host),
 }
 
 /// An error as the user sees it: what happened, with its causes, and the exit
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         None => tour::Tour::default().execute(),
         Some(Command::Tour(tour)) => tour.execute(),
         Some(Command::Run(run)) => run.execute(),
+        Some(Command::Host(host)) => host.execute(),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -21,10 +21,10 @@ use crate::vstate::vm::device_path;
 #[derive(Debug, Default, Args)]
 pub(super) struct LabOptions {
     /// Memory of the guest, with K, M or G behind the number
-    #[arg(long, value_name = "SIZE", default_value = "128M")]
+    #[arg(long, value_name = "SIZE", default_value = "128M", allow_negative_numbers = true)]
     mem: Option<MemorySize>,
     /// End the lab after so many seconds (exit status 124)
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     /// Print each page fault as it happens, on standard error
     #[arg(long)]

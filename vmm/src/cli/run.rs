@@ -26,12 +26,7 @@ pub(super) struct Run {
     #[arg(short, long)]
     interactive: bool,
     /// The program, a static Linux executable of this host, and its arguments
-    #[arg(
-        value_name = "PROGRAM",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required_unless_present = "kernel"
-    )]
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true, required_unless_present = "kernel")]
     command: Vec<OsString>,
 }
 

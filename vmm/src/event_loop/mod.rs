@@ -93,17 +93,30 @@ enum Cause {
     Failed(String),
 }
 
-/// Where subscribers say that the wait is over; the first one counts.
+/// Where subscribers say that the wait is over; the first cause counts.
 #[derive(Clone, Default)]
-struct Verdict(Rc<RefCell<Option<Cause>>>);
+struct Verdict(Rc<RefCell<VerdictState>>);
+
+#[derive(Default)]
+struct VerdictState {
+    cause: Option<Cause>,
+    vcpu_ended: bool,
+}
 
 impl Verdict {
     fn set(&self, cause: Cause) {
-        self.0.borrow_mut().get_or_insert(cause);
+        let mut state = self.0.borrow_mut();
+        state.vcpu_ended |= matches!(cause, Cause::VcpuEnded);
+        state.cause.get_or_insert(cause);
     }
 
     fn take(&self) -> Option<Cause> {
-        self.0.borrow_mut().take()
+        self.0.borrow_mut().cause.take()
+    }
+
+    /// Whether the vCPU's thread has nothing left to do, whatever the cause is.
+    fn vcpu_has_ended(&self) -> bool {
+        self.0.borrow().vcpu_ended
     }
 }
 
@@ -143,7 +156,7 @@ pub(crate) fn run(
 
     let vcpu = start(announce)?;
     let cause = wait(&mut manager, &verdict);
-    Ok(finish(&mut manager, vcpu, cause))
+    Ok(finish(&mut manager, &verdict, vcpu, cause))
 }
 
 /// Makes an error that says what was tried.
@@ -172,17 +185,14 @@ fn poll(manager: &mut Manager, milliseconds: i32) -> Result<(), event_manager::E
 }
 
 /// Stops the vCPU and adds up how the lab ended.
-fn finish(manager: &mut Manager, vcpu: VcpuHandle, cause: Cause) -> LoopEnd {
+fn finish(manager: &mut Manager, verdict: &Verdict, vcpu: VcpuHandle, cause: Cause) -> LoopEnd {
     /// A stopped vCPU is over in microseconds. The signal is repeated for the
     /// one that falls into a gap (see [`VcpuHandle::stop`]).
     const REPEAT_MS: i32 = 10;
     /// Then the thread hangs in the host's kernel and is left behind.
     const PATIENCE: Duration = Duration::from_secs(3);
     let asked = Instant::now();
-    while !vcpu.is_finished() {
-        if !matches!(cause, Cause::VcpuEnded) {
-            vcpu.stop();
-        }
+    while !verdict.vcpu_has_ended() {
         if asked.elapsed() > PATIENCE {
             let what = "it does not leave the host's kernel".to_owned();
             return LoopEnd {
@@ -191,6 +201,7 @@ fn finish(manager: &mut Manager, vcpu: VcpuHandle, cause: Cause) -> LoopEnd {
                 entered: asked,
             };
         }
+        vcpu.stop();
         if poll(manager, REPEAT_MS).is_err() {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -28,7 +28,7 @@ impl VcpuWatch {
 impl MutEventSubscriber for VcpuWatch {
     fn process(&mut self, _events: Events, ops: &mut EventOps<'_>) {
         self.verdict.set(Cause::VcpuEnded);
-        // Said once; what follows waits for the thread itself.
+        // Said once: the descriptor stays readable.
         if let Err(error) = ops.remove(Events::empty(&self.ended)) {
             log::debug!("cannot stop watching the vCPU: {error}");
         }

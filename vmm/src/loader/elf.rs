@@ -9,9 +9,9 @@
 //! in physical memory follows from its virtual addresses alone.
 
 use elf::ElfBytes;
-use elf::abi::{EM_X86_64, ET_EXEC, PF_W, PF_X, PT_LOAD};
+use elf::abi::{EI_NIDENT, EM_X86_64, ET_EXEC, PF_W, PF_X, PT_LOAD};
 use elf::endian::AnyEndian;
-use elf::file::Class;
+use elf::file::{Class, FileHeader};
 use elf::parse::ParseError;
 use elf::segment::ProgramHeader;
 use pagelab_abi::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
@@ -202,16 +202,9 @@ fn parse(file: &[u8]) -> Result<ElfBytes<'_, AnyEndian>, KernelError> {
     if !file.starts_with(b"\x7fELF") {
         return Err(KernelError::NotElf(file[..file.len().min(8)].to_vec()));
     }
-    if file.len() < elf::abi::EI_NIDENT {
-        return Err(KernelError::Truncated);
-    }
-    let parsed = ElfBytes::<AnyEndian>::minimal_parse(file).map_err(|error| match error {
-        ParseError::SliceReadError(_) | ParseError::IntegerOverflow | ParseError::BadOffset(_) => {
-            KernelError::Truncated
-        }
-        other => KernelError::Headers(other),
-    })?;
-    let header = &parsed.ehdr;
+    // The file header alone first: what it says explains why the rest of
+    // another machine's file would make no sense.
+    let header = read_header(file).map_err(parse_error)?;
     if header.class != Class::ELF64 {
         return Err(KernelError::NotSixtyFourBits);
     }
@@ -224,7 +217,25 @@ fn parse(file: &[u8]) -> Result<ElfBytes<'_, AnyEndian>, KernelError> {
     if header.e_type != ET_EXEC {
         return Err(KernelError::NotExecutable(header.e_type));
     }
-    Ok(parsed)
+    ElfBytes::minimal_parse(file).map_err(parse_error)
+}
+
+/// The file header.
+pub(super) fn read_header(file: &[u8]) -> Result<FileHeader<AnyEndian>, ParseError> {
+    let Some((start, tail)) = file.split_at_checked(EI_NIDENT) else {
+        return Err(ParseError::SliceReadError((0, EI_NIDENT)));
+    };
+    FileHeader::parse_tail(elf::file::parse_ident(start)?, tail)
+}
+
+/// Tells a file that is cut short from one that is broken.
+fn parse_error(error: ParseError) -> KernelError {
+    match error {
+        ParseError::SliceReadError(_) | ParseError::IntegerOverflow | ParseError::BadOffset(_) => {
+            KernelError::Truncated
+        }
+        other => KernelError::Headers(other),
+    }
 }
 
 fn check_segment<'a>(

@@ -201,7 +201,8 @@ fn place_modules(
     if modules.len() > MAX_MODULES {
         return Err(LoadError::TooManyModules(modules.len()));
     }
-    let pages = |bytes: &[u8]| (bytes.len() as u64).next_multiple_of(PAGE_SIZE);
+    // An empty module gets a page too, so that its address is one in RAM.
+    let pages = |bytes: &[u8]| (bytes.len().max(1) as u64).next_multiple_of(PAGE_SIZE);
     let total: u64 = modules.iter().map(|module| pages(module.bytes)).sum();
     let room = ram.low_end().0.saturating_sub(floor.0);
     if total > room {

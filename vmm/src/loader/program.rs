@@ -6,10 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use elf::abi::{EM_X86_64, ET_DYN, ET_EXEC};
-use elf::endian::AnyEndian;
-use elf::file::{Class, FileHeader};
+use elf::file::Class;
 
-use super::elf::machine_name;
+use super::elf::{machine_name, read_header};
 
 /// Why a file cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -120,13 +119,7 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(), ProgramError> {
         let start = bytes[..bytes.len().min(8)].to_vec();
         return Err(ProgramError::NotElf { path: owned(), start });
     }
-    if bytes.len() < elf::abi::EI_NIDENT {
-        return Err(ProgramError::Broken(owned()));
-    }
-    let ident = elf::file::parse_ident::<AnyEndian>(bytes);
-    let ident = ident.map_err(|_| ProgramError::Broken(owned()))?;
-    let tail = bytes.get(elf::abi::EI_NIDENT..).unwrap_or_default();
-    let header = FileHeader::parse_tail(ident, tail).map_err(|_| ProgramError::Broken(owned()))?;
+    let header = read_header(bytes).map_err(|_| ProgramError::Broken(owned()))?;
     if header.e_machine != EM_X86_64 && header.e_machine != elf::abi::EM_386 {
         return Err(ProgramError::WrongMachine { path: owned(), machine: header.e_machine });
     }

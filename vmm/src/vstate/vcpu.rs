@@ -300,12 +300,6 @@ impl VcpuHandle {
         }
     }
 
-    /// Whether the thread is over, so that [`Self::join`] does not wait.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
     /// Waits for the thread.
     ///
     /// # Errors

@@ -303,16 +303,17 @@ impl Held<'_> {
         Some((self.alloc(usage)?, false))
     }
 
-    /// See [`Frames::share`].
+    /// One more owner; returns what the frame is used for.
     ///
     /// # Panics
     ///
     /// If the frame is free.
     #[inline]
-    pub fn share(&mut self, frame: Frame) {
+    pub fn share(&mut self, frame: Frame) -> Use {
         let info = &mut self.inner.info[frame.index()];
         assert!(info.count != 0, "sharing {frame:?}, which is free");
         info.count += 1;
+        info.usage
     }
 
     /// See [`Frames::release`].

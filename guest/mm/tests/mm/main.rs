@@ -8,7 +8,9 @@
 )]
 #![allow(unreachable_pub, missing_docs, reason = "modules of one test program")]
 
+mod calls;
 mod faults;
+mod forks;
 mod frames;
 mod lab;
 mod machine;

@@ -36,9 +36,11 @@ pub(super) fn check<'ram>(
     if total.is_none_or(|total| total > MAX_REQUEST_BYTES) {
         return Err(BadSegments::TooLong);
     }
+    // An empty segment names no memory, wherever it says it is.
     segments
         .iter()
         .enumerate()
+        .filter(|(_, segment)| segment.length != 0)
         .map(|(index, &Segment { start, length })| {
             ram.slice(GuestPhys(start), length).map_err(|_| BadSegments::OutsideRam {
                 index,
@@ -59,7 +61,7 @@ pub(super) fn frames<'ram, const N: usize>(
     let whole = |segment: &Segment| {
         segment.length == PAGE_SIZE && GuestPhys(segment.start).is_page_aligned()
     };
-    if !request.segments[..slices.len()].iter().all(whole) {
+    if !request.segments.get(..N).is_some_and(|segments| segments.iter().all(whole)) {
         return Err(WANTED);
     }
     slices.try_into().map_err(|_| WANTED)

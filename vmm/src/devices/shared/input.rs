@@ -29,8 +29,8 @@ impl InputWriter {
         // guest looks in the opposite order to find out whether to tell us.
         fence(Ordering::SeqCst);
         let taken: u64 = load(&pages, offset_of!(Header, input_read));
-        let waiting = self.written.wrapping_sub(taken);
-        usize::try_from(waiting).map_or(0, |waiting| INPUT_BYTES.saturating_sub(waiting))
+        let waiting = self.written.checked_sub(taken).and_then(|bytes| usize::try_from(bytes).ok());
+        waiting.map_or(0, |waiting| INPUT_BYTES.saturating_sub(waiting))
     }
 
     /// Puts as much of `bytes` into the ring as fits; says how much that was.
