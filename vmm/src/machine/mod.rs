@@ -25,6 +25,7 @@ use crate::layout::SERIAL_PORT_COUNT;
 use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
 use crate::stop::StopReason;
+use crate::timings::{self, Moment};
 use crate::vstate::vcpu::{ExitCounts, Vcpu};
 use crate::vstate::vm::{self, Vm};
 use crate::vstate::{KvmError, entry};
@@ -128,6 +129,7 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let point = loader::load(&ram, config.kernel, &config.modules, &values)?;
     vcpu.set_entry(&point, global_pages)?;
+    timings::note(Moment::Ready);
 
     let input = LoopInput {
         mode: config.input,
@@ -140,9 +142,13 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
     let ended = event_loop::run(input, |exit_event| vcpu.start(exit_event))?;
     let finished = Instant::now();
     events.drain_waiting();
+    let counters = shared.snapshot();
+    if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
+        log::warn!("cannot write the timings: {error}");
+    }
     Ok(Finished {
         reason: ended.reason,
-        counters: shared.snapshot(),
+        counters,
         events: events.totals(),
         exits: ended.exits,
         statistics: ended.statistics,

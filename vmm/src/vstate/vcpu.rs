@@ -28,6 +28,7 @@ use crate::devices::bus::Bus;
 use crate::kvm_stats::{KvmStats, Snapshot};
 use crate::loader::EntryPoint;
 use crate::stop::{InternalError, Registers, SUBERROR_EMULATION, StopReason};
+use crate::timings::{self, Moment};
 
 thread_local! {
     /// `immediate_exit` of the vCPU that this thread runs, for the handler.
@@ -155,7 +156,9 @@ impl Vcpu {
     fn run(mut self) -> VcpuEnd {
         let entered = Instant::now();
         let kicked = Kickable::new(&mut self.fd);
+        timings::note_first_entry(&self.fd);
         let reason = self.run_loop();
+        timings::note(Moment::End);
         drop(kicked);
         self.exits.unanswered = self.ports.unanswered() + self.mmio.unanswered();
         let registers = Box::new(registers::read(&self.fd));
@@ -172,7 +175,9 @@ impl Vcpu {
     /// Runs until the guest ends or the stop flag is set (then without reason).
     fn run_loop(&mut self) -> Option<StopReason> {
         while !self.stop.load(Ordering::SeqCst) {
-            if let ControlFlow::Break(reason) = self.run_once() {
+            let flow = self.run_once();
+            timings::note(Moment::FirstExit);
+            if let ControlFlow::Break(reason) = flow {
                 return Some(reason);
             }
         }
