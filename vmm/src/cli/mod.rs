@@ -6,12 +6,14 @@
 //! * [`bench`]: how fast, and at what price
 //! * [`options`]: what all labs have in common
 //! * [`report`]: what is printed when a lab is over
+//! * [`json`]: the same for machines
 //!
 //! Standard output belongs to the guest's program (and to what a command was
 //! asked to print); everything that pagelab itself says goes to standard error.
 
 mod bench;
 mod host;
+mod json;
 mod options;
 mod report;
 mod run;
@@ -22,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::host::OpenError;
 use crate::stop::STATUS_LAB_FAILED;
 use crate::timings::{self, Moment};
 
@@ -83,6 +86,18 @@ impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::new(STATUS_LAB_FAILED, error)
     }
+}
+
+/// Why KVM cannot be opened, and what to do about it.
+fn with_advice(error: &OpenError) -> String {
+    let mut message = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        message.push_str(&format!(": {cause}"));
+    }
+    for line in error.advice() {
+        message.push_str(&format!("\n  {line}"));
+    }
+    message
 }
 
 /// Runs the command that the command line names; its status is the process's.

@@ -20,6 +20,7 @@ use crate::devices::output::HostOutput;
 use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
 use crate::event_loop::{self, LoopError, LoopInput};
+use crate::kvm_stats;
 use crate::layout::SERIAL_PORT_COUNT;
 use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
@@ -87,6 +88,8 @@ pub struct Finished {
     pub events: (u64, u64),
     /// How often the guest left for user space.
     pub exits: ExitCounts,
+    /// What KVM counted for the processor.
+    pub statistics: kvm_stats::Snapshot,
     /// Frequency of the guest's time-stamp counter in kHz, 0 if unknown.
     pub tsc_khz: u64,
     /// From the call of [`run`] to the first entry into the guest.
@@ -147,6 +150,7 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
         counters,
         events: events.totals(),
         exits: ended.exits,
+        statistics: ended.statistics,
         tsc_khz,
         setup: ended.entered.saturating_duration_since(began),
         running: finished.saturating_duration_since(ended.entered),
