@@ -7,12 +7,14 @@
 use pagelab_abi::addr::{Frame, GuestVirt};
 use pagelab_abi::event::{EVENT_FAULT, Event};
 use pagelab_abi::fault::FaultKind;
-use pagelab_hal::trap::{TrapFrame, fault_code};
+use pagelab_hal::trap::{self, TrapFrame, fault_code, vector};
 use pagelab_hal::{cpu, lab};
 use pagelab_mm::{Access, FaultError, Resolved};
 
 use crate::memory::memory;
-use crate::process::{Process, exit, program, scheduler};
+use crate::process::{Process, oom, program, scheduler};
+use crate::signal::{self, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SignalInfo};
+use crate::syscall::before_return;
 
 /// A page fault in ring 3.
 pub fn page_fault(frame: &mut TrapFrame, address: u64) {
@@ -36,10 +38,49 @@ pub fn page_fault(frame: &mut TrapFrame, address: u64) {
         Err(error) => {
             let kind = error.kind().unwrap_or(FaultKind::NoMapping);
             record(process, &fault, &Resolved { kind, before: None, after: None });
-            drop(thread);
-            exit::killed_by_fault(frame, address, error);
+            cannot_mend(frame, address, error);
         }
     }
+    drop(thread);
+    before_return(frame, None);
+}
+
+/// The program gets a signal, or memory is made.
+fn cannot_mend(frame: &TrapFrame, address: u64, error: FaultError) {
+    const SEGV_MAPERR: i32 = 1;
+    const SEGV_ACCERR: i32 = 2;
+    const BUS_ADRERR: i32 = 2;
+    let (number, code, why) = match error {
+        FaultError::NoBacking => (SIGBUS, BUS_ADRERR, "nothing is behind the mapping there"),
+        FaultError::Forbidden => (SIGSEGV, SEGV_ACCERR, "the mapping forbids it"),
+        FaultError::NoMapping => (SIGSEGV, SEGV_MAPERR, "nothing is mapped there"),
+        FaultError::OutOfMemory | FaultError::NeedsPage(_) => {
+            // With room made the program takes the same fault again.
+            oom::make_room();
+            return;
+        }
+    };
+    let process = scheduler::current().process.clone();
+    let (pid, rip) = (process.pid, frame.rip);
+    log::debug!("process {pid}: access to {address:#x} by the instruction at {rip:#x}: {why}");
+    signal::force(SignalInfo { number, code, value: address });
+}
+
+/// Another exception in ring 3.
+pub fn exception(frame: &mut TrapFrame) {
+    let (number, code) = match frame.vector as u8 {
+        vector::DIVIDE => (SIGFPE, 1),
+        vector::X87 | vector::SIMD => (SIGFPE, 7),
+        vector::DEBUG => (SIGTRAP, 2),
+        vector::BREAKPOINT => (SIGTRAP, 0x80),
+        vector::INVALID_OPCODE | vector::NO_FPU => (SIGILL, 2),
+        vector::ALIGNMENT => (SIGBUS, 1),
+        _ => (SIGSEGV, 0x80),
+    };
+    let address = if number == SIGSEGV { 0 } else { frame.rip };
+    log::debug!("{} at {:#x}", trap::exception_name(frame.vector), frame.rip);
+    signal::force(SignalInfo { number, code, value: address });
+    before_return(frame, None);
 }
 
 fn access_of(error_code: u64) -> Access {

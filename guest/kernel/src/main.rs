@@ -22,9 +22,13 @@ extern crate alloc;
 
 mod elf;
 mod fault;
+mod files;
 mod memory;
 mod process;
+mod random;
+mod signal;
 mod syscall;
+mod user;
 
 use pagelab_abi::boot::BootInfo;
 use pagelab_hal::trap::{self, Handlers, vector};
@@ -37,10 +41,12 @@ fn pagelab_kernel_main(info: &'static BootInfo) -> ! {
     trap::install(Handlers {
         system_call: syscall::system_call,
         page_fault: fault::page_fault,
-        exception: process::exit::exception,
+        exception: fault::exception,
         interrupt,
     });
     memory::init();
+    random::init(info);
+    files::init();
     if lab::is_present() {
         interrupts::enable_devices();
     }
@@ -54,8 +60,9 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
     }
     if number == vector::TIMER {
         process::scheduler::timer_interrupt();
-        if program.is_some() {
-            process::scheduler::yield_now();
-        }
+    }
+    if let Some(frame) = program {
+        process::scheduler::yield_now();
+        syscall::before_return(frame, None);
     }
 }

@@ -20,10 +20,12 @@ use crate::devices::output::HostOutput;
 use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
 use crate::event_loop::{self, LoopError, LoopInput};
+use crate::kvm_stats;
 use crate::layout::SERIAL_PORT_COUNT;
 use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
 use crate::stop::StopReason;
+use crate::timings::{self, Moment};
 use crate::vstate::vcpu::{ExitCounts, Vcpu};
 use crate::vstate::vm::{self, Vm};
 use crate::vstate::{KvmError, entry};
@@ -86,6 +88,8 @@ pub struct Finished {
     pub events: (u64, u64),
     /// How often the guest left for user space.
     pub exits: ExitCounts,
+    /// What KVM counted for the processor.
+    pub statistics: kvm_stats::Snapshot,
     /// Frequency of the guest's time-stamp counter in kHz, 0 if unknown.
     pub tsc_khz: u64,
     /// From the call of [`run`] to the first entry into the guest.
@@ -124,6 +128,7 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let point = loader::load(&ram, config.kernel, &config.modules, &values)?;
     vcpu.set_entry(&point, global_pages)?;
+    timings::note(Moment::Ready);
 
     let input = LoopInput {
         mode: config.input,
@@ -136,11 +141,16 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
     let ended = event_loop::run(input, |exit_event| vcpu.start(exit_event))?;
     let finished = Instant::now();
     events.drain_final();
+    let counters = shared.snapshot();
+    if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
+        log::warn!("cannot write the timings: {error}");
+    }
     Ok(Finished {
         reason: ended.reason,
-        counters: shared.snapshot(),
+        counters,
         events: events.totals(),
         exits: ended.exits,
+        statistics: ended.statistics,
         tsc_khz,
         setup: ended.entered.saturating_duration_since(began),
         running: finished.saturating_duration_since(ended.entered),

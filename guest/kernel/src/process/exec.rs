@@ -4,17 +4,29 @@
 //! object, and pages come in when they are touched. What the program finds on
 //! its stack is drawn in [`StackImage`].
 
+use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
+use pagelab_abi::event::{EVENT_EXEC, Event};
 use pagelab_hal::trap::TrapFrame;
-use pagelab_mm::{AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmError, Protection};
-
+use pagelab_hal::{cpu, lab, memory as hardware};
 use pagelab_mm::user::Partial;
+use pagelab_mm::{
+    AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmError, Protection,
+};
+use pagelab_vfs::Errno;
 
 use super::program::{self, ProgramFile};
+use super::scheduler;
+use super::space::Space;
+use super::thread::{Thread, UserState};
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
+use crate::syscall::memory::to_errno;
+use crate::{files, user};
 
 /// Pages of the stack that are mapped from the start, as on Linux; more on
 /// faults.
@@ -40,6 +52,26 @@ impl From<NotAProgram> for ExecError {
     }
 }
 
+impl core::fmt::Display for ExecError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotAProgram(NotAProgram(why)) => f.write_str(why),
+            Self::Memory(error) => error.fmt(f),
+            Self::TooManyArguments => f.write_str("too many arguments"),
+        }
+    }
+}
+
+impl From<ExecError> for Errno {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::NotAProgram(_) => Self::ENOEXEC,
+            ExecError::Memory(error) => to_errno(error),
+            ExecError::TooManyArguments => Self::E2BIG,
+        }
+    }
+}
+
 impl From<MmError> for ExecError {
     fn from(error: MmError) -> Self {
         Self::Memory(error)
@@ -47,16 +79,128 @@ impl From<MmError> for ExecError {
 }
 
 /// Arguments, environment and the name that the program was started by.
-#[derive(Clone, Copy)]
-pub struct Arguments<'a> {
+pub struct Arguments {
     /// `argv`, without the NULs.
-    pub arguments: &'a [&'a [u8]],
+    pub arguments: Vec<Vec<u8>>,
     /// `envp`, without the NULs.
-    pub environment: &'a [&'a [u8]],
+    pub environment: Vec<Vec<u8>>,
     /// `AT_EXECFN`.
-    pub file_name: &'a [u8],
-    /// `AT_RANDOM`.
-    pub random: [u8; 16],
+    pub file_name: Vec<u8>,
+}
+
+/// A program that is ready to start.
+pub struct Loaded {
+    /// Its registers.
+    pub frame: TrapFrame,
+    /// Where its arguments are.
+    pub arguments: (u64, u64),
+    /// Where its environment is.
+    pub environment: (u64, u64),
+}
+
+/// `execve`: the current process runs another program.
+///
+/// # Errors
+///
+/// As Linux; the process goes on with its old program then.
+pub fn execve(
+    frame: &mut TrapFrame,
+    path: GuestVirt,
+    arguments: GuestVirt,
+    environment: GuestVirt,
+) -> Result<(), Errno> {
+    let path = user::read_string(path, files::PATH_MAX, Errno::ENAMETOOLONG)?;
+    let mut given = Arguments {
+        arguments: read_strings(arguments)?,
+        environment: read_strings(environment)?,
+        file_name: path.clone(),
+    };
+    if given.arguments.is_empty() {
+        given.arguments.push(Vec::new());
+    }
+    let (file, path) = files::open_program(&path, &mut given)?;
+    let thread = scheduler::current();
+    let process = &thread.process;
+    let space = Space::new(process.limits.lock().of_memory()).map_err(|_| Errno::ENOMEM)?;
+    let loaded = load(&mut space.lock(), &file, &given);
+    drop(file);
+    let loaded = loaded?;
+    end_other_threads(&thread);
+    let old = process.replace_space(space);
+    hardware::activate(process.space().root());
+    drop(old);
+    process.signals.reset_for_exec();
+    thread.signals.reset_for_exec();
+    thread.clear_tid.store(0, Ordering::Relaxed);
+    thread.robust_list.store(0, Ordering::Relaxed);
+    let closed = process.files().lock().close_for_exec();
+    drop(closed);
+    process.family.lock().has_executed = true;
+    *thread.user.lock() = UserState::new();
+    thread.load_user_state();
+    set_image(&thread, &path, &loaded);
+    process.released.wake_all();
+    *frame = loaded.frame;
+    Ok(())
+}
+
+/// Notes what `/proc` shows, and tells the host.
+pub fn set_image(thread: &Thread, path: &[u8], loaded: &Loaded) {
+    const COMM: usize = 15;
+    let process = &thread.process;
+    let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+    {
+        let mut image = process.image.lock();
+        image.name = String::from_utf8_lossy(&base[..base.len().min(COMM)]).into_owned();
+        image.path = path.to_vec();
+        image.arguments = loaded.arguments;
+        image.environment = loaded.environment;
+    }
+    if lab::wants_events() {
+        lab::emit(Event {
+            tsc: cpu::timestamp(),
+            pid: process.pid,
+            class: EVENT_EXEC,
+            address: loaded.frame.rip,
+            ..Event::default()
+        });
+    }
+}
+
+/// A program has one thread when it starts.
+fn end_other_threads(thread: &Arc<Thread>) {
+    let process = &thread.process;
+    for other in process.threads.lock().iter().filter(|other| !Arc::ptr_eq(other, thread)) {
+        other.ending.store(true, Ordering::Relaxed);
+        other.attention.store(true, Ordering::Relaxed);
+        scheduler::wake(other);
+    }
+    // If the process is to end meanwhile, it does so before the program starts.
+    let _ = process.released.wait_killable(|| (process.threads.lock().len() == 1).then_some(()));
+}
+
+/// A list of strings that ends with a null pointer.
+fn read_strings(list: GuestVirt) -> Result<Vec<Vec<u8>>, Errno> {
+    const LONGEST: usize = 128 * 1024;
+    const ALL: usize = 2 << 20;
+    let mut strings = Vec::new();
+    let mut total = 0;
+    if list.0 == 0 {
+        return Ok(strings);
+    }
+    loop {
+        let place = GuestVirt(list.0.wrapping_add(8 * strings.len() as u64));
+        let pointer: u64 = user::read(place)?;
+        if pointer == 0 {
+            return Ok(strings);
+        }
+        let text = user::read_string(GuestVirt(pointer), LONGEST, Errno::E2BIG)?;
+        total += text.len() + 9;
+        if total > ALL {
+            return Err(Errno::E2BIG);
+        }
+        strings.push(text);
+    }
 }
 
 /// Maps a program into an empty address space and makes its stack; returns the
@@ -68,10 +212,12 @@ pub struct Arguments<'a> {
 pub fn load(
     space: &mut AddressSpace,
     file: &ProgramFile,
-    arguments: &Arguments<'_>,
-) -> Result<TrapFrame, ExecError> {
-    let head = &file.bytes[..file.bytes.len().min(elf::HEAD_SIZE)];
-    let program = Program::parse(head)?;
+    arguments: &Arguments,
+) -> Result<Loaded, ExecError> {
+    let program = Program::parse(&file.head)?;
+    if program.interpreter.is_some() {
+        return Err(NotAProgram("dynamically linked programs are not supported yet").into());
+    }
     let shift = if program.position_independent { MOVED_BASE } else { 0 };
     for segment in &program.segments {
         map_segment(space, file, segment, shift)?;
@@ -86,7 +232,11 @@ pub fn load(
         return Err(ExecError::TooManyArguments);
     }
     write(space, stack.start, &stack.bytes)?;
-    Ok(TrapFrame::for_program(program.entry + shift, stack.start.0))
+    Ok(Loaded {
+        frame: TrapFrame::for_program(program.entry + shift, stack.start.0),
+        arguments: stack.arguments,
+        environment: stack.environment,
+    })
 }
 
 /// Maps one segment: the file's pages, then zeros.
@@ -169,6 +319,8 @@ fn write(space: &mut AddressSpace, address: GuestVirt, bytes: &[u8]) -> Result<(
 struct StackImage {
     start: GuestVirt,
     bytes: Vec<u8>,
+    arguments: (u64, u64),
+    environment: (u64, u64),
 }
 
 const AT_NULL: u64 = 0;
@@ -191,16 +343,21 @@ const AT_RANDOM: u64 = 25;
 const AT_EXECFN: u64 = 31;
 
 impl StackImage {
-    fn build(program: &Program, shift: u64, given: &Arguments<'_>, top: GuestVirt) -> Self {
+    fn build(program: &Program, shift: u64, given: &Arguments, top: GuestVirt) -> Self {
         // Strings from the top down, collected in reverse.
         let mut strings = Strings { top: top.0, below: 8, pieces: Vec::new() };
-        let file_name = strings.push(given.file_name);
+        let file_name = strings.push(&given.file_name);
+        let environment_end = strings.lowest();
         let environment: Vec<u64> =
             given.environment.iter().rev().map(|text| strings.push(text)).collect();
+        let arguments_end = strings.lowest();
         let arguments: Vec<u64> =
             given.arguments.iter().rev().map(|text| strings.push(text)).collect();
+        let arguments_start = strings.lowest();
         let platform = strings.push(b"x86_64");
-        let random = strings.push_bytes(&given.random);
+        let mut random = [0; 16];
+        crate::random::fill(&mut random);
+        let random = strings.add(random.to_vec());
 
         let auxiliary = [
             (AT_PHDR, program.headers_address().map_or(0, |address| address + shift)),
@@ -240,7 +397,12 @@ impl StackImage {
             bytes.extend_from_slice(piece);
         }
         bytes.resize((top.0 - start) as usize, 0);
-        Self { start: GuestVirt(start), bytes }
+        Self {
+            start: GuestVirt(start),
+            bytes,
+            arguments: (arguments_start, arguments_end),
+            environment: (arguments_end, environment_end),
+        }
     }
 }
 
@@ -260,8 +422,9 @@ impl Strings {
         self.add(piece)
     }
 
-    fn push_bytes(&mut self, bytes: &[u8]) -> u64 {
-        self.add(bytes.to_vec())
+    /// Address of the last string.
+    const fn lowest(&self) -> u64 {
+        self.top - self.below
     }
 
     fn add(&mut self, piece: Vec<u8>) -> u64 {

@@ -1,102 +1,183 @@
-//! A process ends.
+//! A thread ends, and with its last thread a process.
+//!
+//! A process that is to end ([`kill`], `exit_group`, a signal) is marked, its
+//! threads are woken, and each ends by itself when it is about to return to
+//! ring 3 ([`end_if_asked`]): so a thread is never torn out of the middle of a
+//! system call, and nothing it holds is lost.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
+use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::event::{EVENT_EXIT, Event};
-use pagelab_hal::trap::{self, TrapFrame};
 use pagelab_hal::{cpu, lab};
-use pagelab_mm::FaultError;
 
-use super::space::Space;
-use super::{ExitStatus, Process, forget, init, scheduler};
+use super::thread::Thread;
+use super::usage::Counters;
+use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
+use crate::signal::{self, SIGCHLD, SignalInfo};
+use crate::user;
 
-/// Signals that end a process here.
-pub mod signal {
-    /// Invalid instruction.
-    pub const SIGILL: u8 = 4;
-    /// Breakpoint or single step.
-    pub const SIGTRAP: u8 = 5;
-    /// Memory that is mapped but not there.
-    pub const SIGBUS: u8 = 7;
-    /// Arithmetic.
-    pub const SIGFPE: u8 = 8;
-    /// Memory ran out.
-    pub const SIGKILL: u8 = 9;
-    /// Memory that is not mapped, or not for this.
-    pub const SIGSEGV: u8 = 11;
-}
-
-/// Ends the current process: all its threads, its memory.
+/// `exit_group`, or the end by a signal, of the current process.
 pub fn exit_process(status: ExitStatus) -> ! {
     {
         let thread = scheduler::current();
-        let process = &thread.process;
-        if lab::wants_events() {
-            lab::emit(Event {
-                tsc: cpu::timestamp(),
-                pid: process.pid,
-                class: EVENT_EXIT,
-                detail: status.as_shell(),
-                ..Event::default()
-            });
+        kill(&thread.process, status);
+    }
+    end_thread()
+}
+
+/// Has a process end: its threads end as soon as they can. The first status
+/// counts.
+pub fn kill(process: &Arc<Process>, status: ExitStatus) {
+    {
+        let mut ending = process.ending.lock();
+        if ending.is_some() {
+            return;
         }
-        process.threads.lock().clear();
-        release_memory(process);
-        *process.ended.lock() = Some(status);
-        process.end.wake_all();
-        forget(process.pid);
+        *ending = Some(status);
+    }
+    for thread in process.threads.lock().iter() {
+        thread.attention.store(true, Ordering::Relaxed);
+        scheduler::wake(thread);
+    }
+}
+
+/// Ends the current thread if it or its process is to end.
+pub fn end_if_asked() {
+    let asked = {
+        let thread = scheduler::current();
+        thread.ending.load(Ordering::Relaxed) || thread.process.ending.lock().is_some()
+    };
+    if asked {
+        end_thread();
+    }
+}
+
+/// `exit` of the current thread.
+pub fn exit_thread(status: u8) -> ! {
+    {
+        let thread = scheduler::current();
+        let last = thread.process.threads.lock().len() == 1;
+        if last {
+            kill(&thread.process, ExitStatus::Exited(status));
+        }
+    }
+    end_thread()
+}
+
+fn end_thread() -> ! {
+    {
+        let thread = scheduler::current();
+        clear_tid(&thread);
+        futex::release_robust(&thread);
+        let process = &thread.process;
+        let last = {
+            let mut threads = process.threads.lock();
+            threads.retain(|other| !Arc::ptr_eq(other, &thread));
+            threads.is_empty()
+        };
+        if last {
+            end_process(process);
+        }
+        process.released.wake_all();
     }
     scheduler::end_current()
 }
 
-/// Gives the process the empty address space of process 1, and its own back.
-fn release_memory(process: &Arc<Process>) {
-    let empty: Arc<Space> = init::process().space();
-    let own = process.replace_space(empty);
+/// `CLONE_CHILD_CLEARTID`: tells whoever joins the thread.
+pub fn clear_tid(thread: &Thread) {
+    let address = thread.clear_tid.swap(0, Ordering::Relaxed);
+    if address == 0 {
+        return;
+    }
+    let shared = Arc::strong_count(&thread.process.space()) > 2
+        || thread.process.threads.lock().len() > 1;
+    // If nobody shares the memory, nobody can see it; and a bad address is the
+    // program's own affair.
+    if shared && user::write(GuestVirt(address), &0_u32).is_ok() {
+        futex::wake(address, 1);
+    }
+}
+
+/// The last thread has gone: memory and files go, the children get a new
+/// parent, the parent is told.
+fn end_process(process: &Arc<Process>) {
+    let status = process.ending.lock().unwrap_or(ExitStatus::Exited(0));
+    note_usage(process);
+    emit(process, status);
+    let own = process.replace_space(init::process().space());
     drop(own);
+    let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
+    drop(files);
+    give_children_away(process);
+    process.set_state(State::Ended(status));
+    tell_parent(process, status);
 }
 
-/// Ends the current process because of a fault that nothing mends.
-pub fn killed_by_fault(frame: &TrapFrame, address: u64, error: FaultError) {
-    let (signal, why) = match error {
-        FaultError::NoBacking => (signal::SIGBUS, "nothing is behind the mapping there"),
-        FaultError::OutOfMemory => (signal::SIGKILL, "memory has run out"),
-        FaultError::Forbidden => (signal::SIGSEGV, "the mapping forbids it"),
-        FaultError::NoMapping | FaultError::NeedsPage(_) => {
-            (signal::SIGSEGV, "nothing is mapped there")
+/// Notes what `wait` will report: the address space is about to go.
+fn note_usage(process: &Process) {
+    let own = current_usage(process);
+    process.usage.lock().own = own;
+}
+
+/// What a process has used until now.
+pub fn current_usage(process: &Process) -> Counters {
+    let mut own = process.usage.lock().own;
+    let (minor, major) = usage::minor_and_major(&process.faults());
+    own.minor_faults = minor;
+    own.major_faults = major;
+    if process.state() == State::Alive {
+        own.peak_resident = own.peak_resident.max(process.space().lock().peak_resident());
+    }
+    own
+}
+
+fn emit(process: &Process, status: ExitStatus) {
+    if lab::wants_events() {
+        lab::emit(Event {
+            tsc: cpu::timestamp(),
+            pid: process.pid,
+            class: EVENT_EXIT,
+            detail: status.as_wait_status(),
+            ..Event::default()
+        });
+    }
+}
+
+/// Children of a process that ends belong to process 1, which waits for none:
+/// those that have ended are forgotten.
+fn give_children_away(process: &Process) {
+    let children = core::mem::take(&mut process.family.lock().children);
+    for child in children {
+        child.family.lock().parent = init::process().pid;
+        match child.state() {
+            State::Alive => init::process().family.lock().children.push(child),
+            State::Ended(_) | State::Reaped(_) => forget(child.pid),
         }
-    };
-    {
-        let thread = scheduler::current();
-        log::warn!(
-            "process {} ({}): access to {address:#x} by the instruction at {:#x}: {why}",
-            thread.process.pid,
-            thread.process.name.lock(),
-            frame.rip
-        );
     }
-    exit_process(ExitStatus::Killed(signal))
 }
 
-/// Another exception in ring 3.
-pub fn exception(frame: &mut TrapFrame) {
-    use trap::vector;
-    let signal = match frame.vector as u8 {
-        vector::DIVIDE | vector::X87 | vector::SIMD => signal::SIGFPE,
-        vector::DEBUG | vector::BREAKPOINT => signal::SIGTRAP,
-        vector::INVALID_OPCODE | vector::NO_FPU => signal::SIGILL,
-        vector::ALIGNMENT => signal::SIGBUS,
-        _ => signal::SIGSEGV,
+fn tell_parent(process: &Arc<Process>, status: ExitStatus) {
+    let (parent, exit_signal) = {
+        let family = process.family.lock();
+        (family.parent, family.exit_signal)
     };
-    {
-        let thread = scheduler::current();
-        log::warn!(
-            "process {} ({}): {} at {:#x}",
-            thread.process.pid,
-            thread.process.name.lock(),
-            trap::exception_name(frame.vector),
-            frame.rip
-        );
+    let Some(parent) = find(parent) else { return };
+    if parent.pid == init::process().pid {
+        parent.family.lock().children.retain(|child| !Arc::ptr_eq(child, process));
+        process.set_state(State::Reaped(status));
+        forget(process.pid);
+    } else if exit_signal != 0 {
+        let code = if matches!(status, ExitStatus::Exited(_)) { 1 } else { 2 };
+        let info = SignalInfo {
+            number: exit_signal,
+            code,
+            value: u64::from(process.pid) << 32,
+        };
+        debug_assert!(exit_signal != SIGCHLD || code != 0);
+        signal::send_to_process(&parent, info);
     }
-    exit_process(ExitStatus::Killed(signal))
+    parent.child_changed.wake_all();
 }
+

@@ -6,23 +6,26 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagelab_abi::addr::GuestPhys;
-use pagelab_abi::boot::{BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module};
+use pagelab_abi::boot::{
+    BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module,
+};
 use pagelab_abi::lab::FrameCounters;
 use pagelab_hal::lab::Milestone;
 use pagelab_hal::memory::{frames, module_bytes};
-use pagelab_hal::sync::Once;
-use pagelab_hal::trap::TrapFrame;
+use pagelab_hal::sync::{Lock, Once};
 use pagelab_hal::{cpu, heap, lab, power};
-use pagelab_mm::Limits;
+use pagelab_mm::{MmError, ObjectId};
 
-use super::exec::{self, Arguments};
+use super::exec::{self, Arguments, ExecError};
+use super::limits::ResourceLimits;
 use super::program::{self, ProgramFile};
 use super::space::Space;
 use super::thread::{Thread, UserState};
-use super::{ExitStatus, Pid, Process, scheduler};
+use super::{ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler};
+use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
+use crate::{elf, files};
 
 const INIT: Pid = 1;
-const FIRST: Pid = 2;
 
 /// Status of a lab whose program could not be started, as shells have it.
 const CANNOT_RUN: u32 = 126;
@@ -32,11 +35,11 @@ const NOTHING_TO_RUN: u32 = 0;
 const LEAKED: u32 = 72;
 
 static BOOT_INFO: Once<&'static BootInfo> = Once::new();
-static PROCESS: Once<Arc<Process>> = Once::new();
+static INIT_PROCESS: Once<Arc<Process>> = Once::new();
 
 /// Process 1.
 pub fn process() -> &'static Arc<Process> {
-    PROCESS.get()
+    INIT_PROCESS.get()
 }
 
 /// Makes process 1 and runs it.
@@ -46,9 +49,27 @@ pub fn process() -> &'static Arc<Process> {
 /// If there is not even memory for that.
 pub fn start(info: &'static BootInfo) -> ! {
     BOOT_INFO.set(info);
-    let space = Space::new(Limits::default()).expect("memory for an empty address space");
-    let process = Process::new(INIT, String::from("init"), space);
-    PROCESS.set(process.clone());
+    let limits = ResourceLimits::default();
+    let space = Space::new(limits.of_memory()).expect("memory for an empty address space");
+    let inherited = Inherited {
+        family: Family {
+            parent: 0,
+            children: Vec::new(),
+            group: INIT,
+            session: INIT,
+            exit_signal: 0,
+            has_executed: true,
+        },
+        image: Image { name: String::from("init"), ..Image::default() },
+        files: Arc::new(Lock::new(files::no_files())),
+        folders: Arc::new(Lock::new(files::first_folders())),
+        signals: ProcessSignals::default(),
+        limits,
+        space,
+        oom_score_adj: -1000,
+    };
+    let process = Process::new(new_pid(), inherited);
+    INIT_PROCESS.set(process.clone());
     let thread = Thread::new_kernel(INIT, process, main).expect("memory for the first stack");
     scheduler::add(thread);
     scheduler::start()
@@ -64,9 +85,10 @@ fn main() -> ! {
     };
     let before = Books::now();
     let status = match program::open_module(module) {
-        Ok(file) => {
-            let status = run(info, &file);
-            program::close(&file);
+        Ok(object) => {
+            let status = run(info, module, object);
+            end_everybody();
+            program::close(object);
             status
         }
         Err(_) => {
@@ -85,46 +107,96 @@ fn main() -> ! {
 }
 
 /// Runs the program to its end; returns the lab's status.
-fn run(info: &BootInfo, file: &ProgramFile) -> u32 {
-    let process = match spawn(info, file) {
-        Ok(process) => process,
-        Err(why) => {
-            log::error!("the program cannot run: {why:?}");
-            return CANNOT_RUN;
+fn run(info: &BootInfo, module: &Module, object: ObjectId) -> u32 {
+    match spawn(info, module, object) {
+        Ok(process) => {
+            let ended = process.released.wait_killable(|| match process.state() {
+                State::Alive => None,
+                State::Ended(status) | State::Reaped(status) => Some(status),
+            });
+            ended.map_or(CANNOT_RUN, ExitStatus::as_shell)
         }
-    };
-    let ended = process.end.wait(None, || *process.ended.lock());
-    ended.unwrap_or(ExitStatus::Killed(0)).as_shell()
+        Err(why) => {
+            log::error!("the program cannot run: {why}");
+            CANNOT_RUN
+        }
+    }
 }
 
-fn spawn(info: &BootInfo, file: &ProgramFile) -> Result<Arc<Process>, exec::ExecError> {
+fn spawn(info: &BootInfo, module: &Module, object: ObjectId) -> Result<Arc<Process>, ExecError> {
     let strings = |kind| {
         let module = find(info, kind)?;
         Some(module_bytes(GuestPhys(module.start), module.length))
     };
     let mut arguments = split(strings(MODULE_ARGUMENTS).unwrap_or(b"program\0"));
-    let environment = split(strings(MODULE_ENVIRONMENT).unwrap_or(b""));
     if arguments.is_empty() {
-        arguments.push(b"program");
+        arguments.push(b"program".to_vec());
     }
-    let name = arguments[0];
-    let mut random = [0; 16];
-    random.copy_from_slice(&info.entropy[..16]);
-    let given =
-        Arguments { arguments: &arguments, environment: &environment, file_name: name, random };
-    let space = Space::new(Limits::default()).map_err(pagelab_mm::MmError::from)?;
-    let frame = exec::load(&mut space.lock(), file, &given)?;
-    start_process(name, space, frame)
-        .ok_or(exec::ExecError::Memory(pagelab_mm::MmError::OutOfMemory))
+    let name = arguments[0].clone();
+    let given = Arguments {
+        arguments,
+        environment: split(strings(MODULE_ENVIRONMENT).unwrap_or(b"")),
+        file_name: name.clone(),
+    };
+    let bytes = module_bytes(GuestPhys(module.start), module.length);
+    let file = ProgramFile::new(object, bytes[..bytes.len().min(elf::HEAD_SIZE)].to_vec());
+    let limits = ResourceLimits::default();
+    let space = Space::new(limits.of_memory()).map_err(MmError::from)?;
+    let loaded = exec::load(&mut space.lock(), &file, &given)?;
+    let pid = new_pid();
+    let process = Process::new(pid, first_process(pid, space, limits));
+    process.family.lock().exit_signal = 0;
+    let signals = ThreadSignals::default();
+    let thread = Thread::new(pid, process.clone(), UserState::new(), signals, loaded.frame)
+        .ok_or(MmError::OutOfMemory)?;
+    exec::set_image(&thread, &name, &loaded);
+    process.threads.lock().push(thread.clone());
+    INIT_PROCESS.get().family.lock().children.push(process.clone());
+    lab::reach(Milestone::FirstUser, cpu::timestamp());
+    scheduler::add(thread);
+    Ok(process)
 }
 
-fn start_process(name: &[u8], space: Arc<Space>, frame: TrapFrame) -> Option<Arc<Process>> {
-    let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
-    let process = Process::new(FIRST, String::from_utf8_lossy(base).into_owned(), space);
-    let thread = Thread::new(FIRST, process.clone(), UserState::new(), frame)?;
-    process.threads.lock().push(thread.clone());
-    scheduler::add(thread);
-    Some(process)
+/// What the first program's process starts with: a session of its own.
+fn first_process(pid: Pid, space: Arc<Space>, limits: ResourceLimits) -> Inherited {
+    let init = INIT_PROCESS.get();
+    Inherited {
+        family: Family {
+            parent: INIT,
+            children: Vec::new(),
+            group: pid,
+            session: pid,
+            exit_signal: 0,
+            has_executed: true,
+        },
+        image: Image::default(),
+        files: Arc::new(Lock::new(files::first_files())),
+        folders: init.folders(),
+        signals: ProcessSignals::default(),
+        limits,
+        space,
+        oom_score_adj: 0,
+    }
+}
+
+/// Ends what the first program left behind.
+fn end_everybody() {
+    let init = INIT_PROCESS.get();
+    loop {
+        let others: Vec<_> = all().into_iter().filter(|process| process.pid != INIT).collect();
+        if others.is_empty() {
+            return;
+        }
+        for process in &others {
+            exit::kill(process, ExitStatus::Killed(SIGKILL));
+        }
+        let count = others.len();
+        drop(others);
+        let fewer = || (all().len() - 1 < count).then_some(());
+        if init.child_changed.wait_killable(fewer).is_err() {
+            return;
+        }
+    }
 }
 
 fn find(info: &BootInfo, kind: u32) -> Option<&Module> {
@@ -132,9 +204,11 @@ fn find(info: &BootInfo, kind: u32) -> Option<&Module> {
 }
 
 /// The strings of a list in which each is ended by a NUL.
-fn split(bytes: &[u8]) -> Vec<&[u8]> {
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    if bytes.is_empty() { Vec::new() } else { bytes.split(|&byte| byte == 0).collect() }
+fn split(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut strings: Vec<_> = bytes.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect();
+    // What is behind the last NUL.
+    strings.pop();
+    strings
 }
 
 /// What is in use.

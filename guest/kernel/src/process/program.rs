@@ -9,19 +9,33 @@ use alloc::vec::Vec;
 
 use pagelab_abi::addr::{Frame, GuestPhys, PAGE_SIZE};
 use pagelab_abi::boot::Module;
-use pagelab_hal::memory::module_bytes;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::{FaultError, NeedsPage, ObjectId, ObjectKind, OutOfMemory, Use};
 
 use crate::memory::memory;
 
-/// A program file.
-#[derive(Clone, Copy, Debug)]
+/// A program file, open: it holds a reference to its object.
+#[derive(Debug)]
 pub struct ProgramFile {
     /// Its pages.
     pub object: ObjectId,
-    /// Its bytes.
-    pub bytes: &'static [u8],
+    /// Its first bytes.
+    pub head: Vec<u8>,
+}
+
+impl Drop for ProgramFile {
+    fn drop(&mut self) {
+        memory().release_object(self.object);
+    }
+}
+
+impl ProgramFile {
+    /// A program that another owner keeps, too.
+    #[must_use]
+    pub fn new(object: ObjectId, head: Vec<u8>) -> Self {
+        memory().objects.retain(object);
+        Self { object, head }
+    }
 }
 
 /// Where the pages of an object are.
@@ -33,31 +47,31 @@ struct Source {
 
 static SOURCES: Lock<Vec<Source>> = Lock::new(Vec::new());
 
-/// Makes an object of a module.
+/// Makes an object of a module; [`close`] ends it.
 ///
 /// # Errors
 ///
 /// If there is no memory for it.
-pub fn open_module(module: &Module) -> Result<ProgramFile, OutOfMemory> {
+pub fn open_module(module: &Module) -> Result<ObjectId, OutOfMemory> {
     let start = GuestPhys(module.start);
     let pages = module.length.div_ceil(PAGE_SIZE);
     let object = memory().objects.create(ObjectKind::Program, pages, 0)?;
     SOURCES.lock().push(Source { object, start, length: pages * PAGE_SIZE });
-    Ok(ProgramFile { object, bytes: module_bytes(start, module.length) })
+    Ok(object)
 }
 
 /// Gives back what `open_module` made. Frames that came in are free memory
 /// afterwards, as soon as nobody maps them.
-pub fn close(file: &ProgramFile) {
+pub fn close(object: ObjectId) {
     let source = {
         let mut sources = SOURCES.lock();
-        let Some(place) = sources.iter().position(|source| source.object == file.object) else {
+        let Some(place) = sources.iter().position(|source| source.object == object) else {
             return;
         };
         sources.swap_remove(place)
     };
     let memory = memory();
-    memory.release_object(file.object);
+    memory.release_object(object);
     for offset in (0..source.length).step_by(PAGE_SIZE as usize) {
         if let Some(frame) = Frame::containing(GuestPhys(source.start.0 + offset))
             && memory.frames.count(frame) > 0

@@ -20,6 +20,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use pagelab_hal::sync::Lock;
 use pagelab_hal::{cpu, interrupts, memory, time};
@@ -50,6 +51,13 @@ static SCHEDULER: Lock<Scheduler> =
 #[inline]
 pub fn current() -> Arc<Thread> {
     SCHEDULER.lock().current.clone().expect("a thread is running")
+}
+
+/// Whether the running thread has something to do before it returns to ring 3.
+#[inline]
+pub fn attention() -> bool {
+    let scheduler = SCHEDULER.lock();
+    scheduler.current.as_ref().is_some_and(|thread| thread.attention.load(Ordering::Relaxed))
 }
 
 /// The running thread, if there is one yet.

@@ -47,6 +47,13 @@ pub enum NotYet {
     TimedOut,
 }
 
+/// What cuts a wait short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CutShort {
+    BySignals,
+    ByTheEnd,
+}
+
 impl WaitQueue {
     /// Nobody waits.
     pub const fn new() -> Self {
@@ -70,33 +77,102 @@ impl WaitQueue {
     pub fn wait<T>(
         &self,
         deadline: Option<u64>,
-        mut condition: impl FnMut() -> Option<T>,
+        condition: impl FnMut() -> Option<T>,
     ) -> Result<T, NotYet> {
-        loop {
-            if let Some(value) = condition() {
-                return Ok(value);
-            }
+        self.wait_unless(CutShort::BySignals, deadline, condition)
+    }
+
+    /// The same, but only the end of the process cuts it short.
+    ///
+    /// # Errors
+    ///
+    /// If the process is to end.
+    pub fn wait_killable<T>(&self, condition: impl FnMut() -> Option<T>) -> Result<T, NotYet> {
+        self.wait_unless(CutShort::ByTheEnd, None, condition)
+    }
+
+    fn wait_unless<T>(
+        &self,
+        cut_short: CutShort,
+        deadline: Option<u64>,
+        condition: impl FnMut() -> Option<T>,
+    ) -> Result<T, NotYet> {
+        let enter = |thread: &Arc<Thread>| self.waiting.lock().push(thread.clone());
+        let leave = |thread: &Arc<Thread>| {
+            self.waiting.lock().retain(|other| !Arc::ptr_eq(other, thread));
+        };
+        wait_in(cut_short, deadline, condition, enter, leave)
+    }
+}
+
+/// Waits for something that wakes this thread by name, or for a moment.
+///
+/// # Errors
+///
+/// If a signal comes first, or the `deadline`.
+pub fn wait_alone<T>(
+    deadline: Option<u64>,
+    condition: impl FnMut() -> Option<T>,
+) -> Result<T, NotYet> {
+    wait_in(CutShort::BySignals, deadline, condition, |_| {}, |_| {})
+}
+
+/// Waits in several queues at once: `poll`.
+///
+/// # Errors
+///
+/// If a signal comes first, or the `deadline`.
+pub fn wait_in_all<T>(
+    queues: &[Arc<WaitQueue>],
+    deadline: Option<u64>,
+    condition: impl FnMut() -> Option<T>,
+) -> Result<T, NotYet> {
+    let enter = |thread: &Arc<Thread>| {
+        for queue in queues {
+            queue.waiting.lock().push(thread.clone());
+        }
+    };
+    let leave = |thread: &Arc<Thread>| {
+        for queue in queues {
+            queue.waiting.lock().retain(|other| !Arc::ptr_eq(other, thread));
+        }
+    };
+    wait_in(CutShort::BySignals, deadline, condition, enter, leave)
+}
+
+fn wait_in<T>(
+    cut_short: CutShort,
+    deadline: Option<u64>,
+    mut condition: impl FnMut() -> Option<T>,
+    enter: impl Fn(&Arc<Thread>),
+    leave: impl Fn(&Arc<Thread>),
+) -> Result<T, NotYet> {
+    loop {
+        if let Some(value) = condition() {
+            return Ok(value);
+        }
+        let key = {
             let this = scheduler::current();
-            if this.attention.load(Ordering::Relaxed) {
+            let cut = match cut_short {
+                CutShort::BySignals => this.attention.load(Ordering::Relaxed),
+                CutShort::ByTheEnd => this.process.ending.lock().is_some(),
+            };
+            if cut {
                 return Err(NotYet::Interrupted);
             }
             if deadline.is_some_and(|moment| moment <= time::since_start()) {
                 return Err(NotYet::TimedOut);
             }
-            self.waiting.lock().push(this.clone());
-            if let Some(moment) = deadline {
-                SLEEPERS.lock().insert((moment, this.tid), this.clone());
-            }
+            enter(&this);
             let key = deadline.map(|moment| (moment, this.tid));
-            drop(this);
-            scheduler::block();
-            self.forget_current(key);
-        }
-    }
-
-    fn forget_current(&self, key: Option<(u64, Tid)>) {
+            if let Some(key) = key {
+                SLEEPERS.lock().insert(key, this);
+            }
+            key
+        };
+        scheduler::block();
         let this = scheduler::current();
-        self.waiting.lock().retain(|thread| !Arc::ptr_eq(thread, &this));
+        leave(&this);
         if let Some(key) = key {
             SLEEPERS.lock().remove(&key);
         }

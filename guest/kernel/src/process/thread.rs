@@ -1,7 +1,7 @@
 //! A thread: a kernel stack, what it has in ring 3, and whether it may run.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use pagelab_hal::context::{self, Context};
 use pagelab_hal::cpu;
@@ -10,11 +10,13 @@ use pagelab_hal::sync::Lock;
 use pagelab_hal::trap::TrapFrame;
 
 use super::{Process, scheduler};
+use crate::signal::ThreadSignals;
 
 /// A thread's number: what `gettid` gives.
 pub type Tid = u32;
 
 /// What a thread has in ring 3 beside the registers in its trap frame.
+#[derive(Clone)]
 pub struct UserState {
     /// Floating-point and vector registers, while another thread runs.
     pub fpu: FpuState,
@@ -53,8 +55,17 @@ pub struct Thread {
     pub context: Context,
     /// Its state in ring 3.
     pub user: Lock<UserState>,
-    /// There is something to do before it returns to ring 3.
+    /// Its signal mask, its own pending signals, its alternate stack.
+    pub signals: ThreadSignals,
+    /// There is something to do before it returns to ring 3: a signal, or its
+    /// process ends.
     pub attention: AtomicBool,
+    /// It is to end, though its process goes on.
+    pub ending: AtomicBool,
+    /// Where to store 0 and wake a futex when it ends; 0 for nowhere.
+    pub clear_tid: AtomicU64,
+    /// Head of its list of robust futexes; 0 for none.
+    pub robust_list: AtomicU64,
     start: Lock<Option<TrapFrame>>,
     run_state: AtomicU8,
 }
@@ -66,28 +77,36 @@ impl Thread {
         tid: Tid,
         process: Arc<Process>,
         user: UserState,
+        signals: ThreadSignals,
         frame: TrapFrame,
     ) -> Option<Arc<Self>> {
-        Some(Arc::new(Self {
-            tid,
-            process,
-            context: Context::new(first_run)?,
-            user: Lock::new(user),
-            attention: AtomicBool::new(false),
-            start: Lock::new(Some(frame)),
-            run_state: AtomicU8::new(RunState::Ready as u8),
-        }))
+        Self::with(tid, process, user, signals, Some(frame), first_run)
     }
 
     /// A thread of the kernel itself, which never goes to ring 3.
     pub fn new_kernel(tid: Tid, process: Arc<Process>, main: fn() -> !) -> Option<Arc<Self>> {
+        Self::with(tid, process, UserState::new(), ThreadSignals::default(), None, main)
+    }
+
+    fn with(
+        tid: Tid,
+        process: Arc<Process>,
+        user: UserState,
+        signals: ThreadSignals,
+        start: Option<TrapFrame>,
+        main: fn() -> !,
+    ) -> Option<Arc<Self>> {
         Some(Arc::new(Self {
             tid,
             process,
             context: Context::new(main)?,
-            user: Lock::new(UserState::new()),
+            user: Lock::new(user),
+            signals,
             attention: AtomicBool::new(false),
-            start: Lock::new(None),
+            ending: AtomicBool::new(false),
+            clear_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            start: Lock::new(start),
             run_state: AtomicU8::new(RunState::Ready as u8),
         }))
     }

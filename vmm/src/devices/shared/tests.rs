@@ -102,7 +102,7 @@ fn a_snapshot_has_every_counter() {
     for (index, (count, cost)) in faults.count.iter_mut().zip(&mut faults.cost).enumerate() {
         (*count, *cost) = (index as u64, index as u64 * 100);
     }
-    let frames = FrameCounters { total: 9, free_at_start: 8, ..FrameCounters::default() };
+    let frames = FrameCounters { total: 9, free_expected: 8, ..FrameCounters::default() };
     let milestones = Milestones { kernel_entry: 1, power_off: 4, ..Milestones::default() };
     put(&ram, offset_of!(Header, faults), faults);
     put(&ram, offset_of!(Header, frames), frames);

@@ -1,0 +1,114 @@
+//! Clocks and sleeping.
+
+use linux_raw_sys::general as linux;
+use pagelab_abi::addr::GuestVirt;
+use pagelab_hal::time;
+use pagelab_vfs::Errno;
+
+use super::{Arguments, Outcome, int};
+use crate::process::sleep::{NotYet, wait_alone};
+use crate::process::{exit, scheduler};
+use crate::user;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Clock and sleeping calls.
+pub fn dispatch(call: u32, a: &Arguments) -> Outcome {
+    match call {
+        linux::__NR_clock_gettime => {
+            let now = read_clock(int(a[0]))?;
+            write_timespec(GuestVirt(a[1]), now)
+        }
+        linux::__NR_clock_getres => {
+            read_clock(int(a[0]))?;
+            if a[1] == 0 { Ok(0) } else { write_timespec(GuestVirt(a[1]), 1) }
+        }
+        linux::__NR_gettimeofday => {
+            let now = time::wall_clock();
+            user::write_optional(GuestVirt(a[0]), &[now / SECOND, now % SECOND / 1000])?;
+            user::write_optional(GuestVirt(a[1]), &[0_u64])?;
+            Ok(0)
+        }
+        linux::__NR_time => {
+            let seconds = time::wall_clock() / SECOND;
+            user::write_optional(GuestVirt(a[0]), &seconds)?;
+            Ok(seconds)
+        }
+        linux::__NR_nanosleep => {
+            let length = nanoseconds(GuestVirt(a[0]))?;
+            sleep_until(time::since_start().saturating_add(length), GuestVirt(a[1]))
+        }
+        _ => clock_nanosleep(a),
+    }
+}
+
+fn clock_nanosleep(a: &Arguments) -> Outcome {
+    const ABSOLUTE: u64 = 1;
+    let clock = int(a[0]);
+    read_clock(clock)?;
+    let given = nanoseconds(GuestVirt(a[2]))?;
+    if a[1] & ABSOLUTE == 0 {
+        return sleep_until(time::since_start().saturating_add(given), GuestVirt(a[3]));
+    }
+    let wall = clock == linux::CLOCK_REALTIME as i32;
+    sleep_until(if wall { from_wall_clock(given) } else { given }, GuestVirt(0))
+}
+
+/// Sleeps; what is left when a signal comes goes to `remaining`.
+fn sleep_until(moment: u64, remaining: GuestVirt) -> Outcome {
+    match wait_alone::<()>(Some(moment), || None) {
+        Err(NotYet::Interrupted) => {
+            let left = moment.saturating_sub(time::since_start());
+            if remaining.0 != 0 {
+                write_timespec(remaining, left)?;
+            }
+            Err(Errno::EINTR.into())
+        }
+        Ok(()) | Err(NotYet::TimedOut) => Ok(0),
+    }
+}
+
+/// A clock's value in nanoseconds.
+fn read_clock(clock: i32) -> Result<u64, Errno> {
+    const TAI: u32 = 11;
+    let clock = u32::try_from(clock).map_err(|_| Errno::EINVAL)?;
+    match clock {
+        linux::CLOCK_REALTIME | linux::CLOCK_REALTIME_COARSE | TAI => Ok(time::wall_clock()),
+        linux::CLOCK_MONOTONIC
+        | linux::CLOCK_MONOTONIC_RAW
+        | linux::CLOCK_MONOTONIC_COARSE
+        | linux::CLOCK_BOOTTIME => Ok(time::since_start()),
+        linux::CLOCK_PROCESS_CPUTIME_ID | linux::CLOCK_THREAD_CPUTIME_ID => {
+            let usage = exit::current_usage(&scheduler::current().process);
+            Ok(usage.user_time + usage.system_time)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// A moment of the wall clock as nanoseconds since the start.
+#[must_use]
+pub fn from_wall_clock(moment: u64) -> u64 {
+    let start = time::wall_clock() - time::since_start();
+    moment.saturating_sub(start)
+}
+
+/// A `struct timespec` of the program in nanoseconds.
+///
+/// # Errors
+///
+/// EINVAL if it makes no sense, EFAULT.
+pub fn nanoseconds(address: GuestVirt) -> Result<u64, Errno> {
+    let [seconds, nanoseconds] = user::read::<[i64; 2]>(address)?;
+    let seconds = u64::try_from(seconds).map_err(|_| Errno::EINVAL)?;
+    let nanoseconds = u64::try_from(nanoseconds).map_err(|_| Errno::EINVAL)?;
+    if nanoseconds >= SECOND {
+        return Err(Errno::EINVAL);
+    }
+    Ok(seconds.saturating_mul(SECOND).saturating_add(nanoseconds))
+}
+
+fn write_timespec(address: GuestVirt, nanoseconds: u64) -> Outcome {
+    user::write(address, &[nanoseconds / SECOND, nanoseconds % SECOND])?;
+    Ok(0)
+}

@@ -1,0 +1,62 @@
+//! The files of the guest kernel: what is behind `open`, `read`, `stat`, `pipe`
+//! and `/proc`.
+//!
+//! Pure logic: no hardware, no scheduler, nothing that sleeps. The kernel gives
+//! a [`Platform`] (time, randomness, waking sleepers), a [`PageStore`] (the page
+//! cache of the memory manager, which holds the bytes of files), buffers in user
+//! memory ([`Sink`], [`Source`]); it gets a [`Vfs`] to walk in, [`OpenFile`]s to
+//! work with and an [`FdTable`] to keep them in. Everything fails with the
+//! [`Errno`] that Linux has for it.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | [`errno`], [`abi`] | Linux's numbers, constants and records |
+//! | [`buffer`], [`store`], [`platform`] | what the kernel provides |
+//! | [`inode`] | the border behind which each file system stands |
+//! | [`dentry`], [`mount`], [`path`], [`tree`] | names, mounts, walks, operations on names |
+//! | [`file`], [`open_file`], [`fd_table`] | open files and descriptors |
+//! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
+//! | [`pipe`] | pipes |
+//! | [`text`] | numbers as text |
+//!
+//! Locks are spin locks that are held for short pieces of pure computation,
+//! except that a pipe holds its own while it copies. Whoever holds one must not
+//! be preempted in favour of another user of this crate.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod abi;
+mod anonymous;
+pub mod attributes;
+pub mod buffer;
+pub mod dentry;
+pub mod devfs;
+pub mod device;
+pub mod errno;
+pub mod fd_table;
+pub mod file;
+pub mod inode;
+pub mod memfs;
+pub mod mount;
+pub mod open_file;
+pub mod path;
+pub mod pipe;
+pub mod platform;
+pub mod store;
+pub mod text;
+pub mod tree;
+
+pub use buffer::{Sink, Source};
+pub use errno::{Errno, Result};
+pub use fd_table::FdTable;
+pub use inode::{FileSystem, Inode};
+pub use open_file::{OpenFile, Whence};
+pub use path::{FsContext, PathNode};
+pub use platform::{Platform, Readiness, Timespec, WaitChannel};
+pub use store::{ObjectId, PageStore};
+pub use tree::{Lookup, OpenHow, Vfs};

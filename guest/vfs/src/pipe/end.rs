@@ -1,0 +1,93 @@
+//! An end of a pipe.
+
+use alloc::sync::Arc;
+
+use super::Pipe;
+use crate::buffer::{Sink, Source};
+use crate::errno::{Errno, Result};
+use crate::file::{File, IoctlArgument};
+use crate::platform::{Readiness, WaitChannel};
+
+/// `FIONREAD`.
+const FIONREAD: u32 = linux_raw_sys::ioctl::FIONREAD;
+
+/// One end, or both in one (a named pipe opened for reading and writing).
+pub struct PipeEnd {
+    pipe: Arc<Pipe>,
+    reads: bool,
+    writes: bool,
+    /// How often the other side had been opened when this one was.
+    other_openings: u64,
+}
+
+impl PipeEnd {
+    pub(super) fn open(pipe: Arc<Pipe>, reads: bool, writes: bool) -> Self {
+        let mut state = pipe.state.lock();
+        let other_openings = if reads { state.writer_openings } else { state.reader_openings };
+        state.readers += usize::from(reads);
+        state.writers += usize::from(writes);
+        state.reader_openings += u64::from(reads);
+        state.writer_openings += u64::from(writes);
+        drop(state);
+        // Whoever waits in `open` for this side.
+        pipe.wake(Readiness::READ | Readiness::WRITE);
+        Self { pipe, reads, writes, other_openings }
+    }
+
+    /// The pipe itself.
+    #[must_use]
+    pub const fn pipe(&self) -> &Arc<Pipe> {
+        &self.pipe
+    }
+
+    /// Whether nobody opened the other side yet.
+    #[must_use]
+    pub fn peer_missing(&self) -> bool {
+        let state = self.pipe.state.lock();
+        match (self.reads, self.writes) {
+            (true, false) => state.writers == 0 && state.writer_openings == self.other_openings,
+            (false, true) => state.readers == 0 && state.reader_openings == self.other_openings,
+            _ => false,
+        }
+    }
+}
+
+impl Drop for PipeEnd {
+    fn drop(&mut self) {
+        let mut state = self.pipe.state.lock();
+        state.readers -= usize::from(self.reads);
+        state.writers -= usize::from(self.writes);
+        let last = state.readers == 0 || state.writers == 0;
+        drop(state);
+        if last {
+            self.pipe.wake(Readiness::all());
+        }
+    }
+}
+
+impl File for PipeEnd {
+    fn read(&self, _offset: u64, sink: &mut dyn Sink) -> Result<usize> {
+        self.pipe.read(sink)
+    }
+
+    fn write(&self, _offset: u64, source: &mut dyn Source) -> Result<usize> {
+        self.pipe.write(source)
+    }
+
+    fn poll(&self) -> Readiness {
+        self.pipe.readiness(self.reads, self.writes)
+    }
+
+    fn wait_channel(&self) -> Option<WaitChannel> {
+        Some(self.pipe.channel)
+    }
+
+    fn ioctl(&self, request: u32, argument: &mut dyn IoctlArgument) -> Result<i64> {
+        if request != FIONREAD {
+            return Err(Errno::ENOTTY);
+        }
+        let length = u32::try_from(self.pipe.length()).unwrap_or(u32::MAX);
+        argument.write(&length.to_le_bytes())?;
+        Ok(0)
+    }
+}

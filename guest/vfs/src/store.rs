@@ -1,0 +1,71 @@
+//! Where the bytes of regular files lie: page-cache objects.
+//!
+//! The memory manager owns the frames, so that `read`, `write` and a mapping
+//! see the same ones; this crate knows an object only by its number. The size
+//! of a file is the size of its object (the manager needs it for SIGBUS), kept
+//! in one place.
+
+use crate::buffer::{Sink, Source};
+use crate::errno::Result;
+
+pub mod vec_store;
+
+/// Bytes in a page, as a length.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Bytes in a page, as an offset.
+pub const PAGE_SIZE: u64 = PAGE_BYTES as u64;
+
+/// The largest size of a file, as on Linux (`MAX_LFS_FILESIZE`).
+pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
+
+/// Names a page-cache object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(pub u64);
+
+/// The memory manager's page cache, as files see it.
+///
+/// The methods that move bytes are called without a lock of this crate held, so
+/// an implementation may fault in user memory that maps the same object.
+pub trait PageStore: Send + Sync + 'static {
+    /// A new object of size 0.
+    fn create(&self) -> Result<ObjectId>;
+
+    /// The file is gone. Mappings keep the object until they go as well.
+    fn destroy(&self, object: ObjectId);
+
+    /// Size in bytes.
+    fn size(&self, object: ObjectId) -> u64;
+
+    /// Changes the size. What lies beyond is discarded (also from mappings) and
+    /// the rest of the last page cleared, so that a later growth reads zeros.
+    fn set_size(&self, object: ObjectId, size: u64) -> Result<()>;
+
+    /// Copies from `offset` until the sink is full or the object ends; holes
+    /// read as zeros and get no frame. `EFAULT` only if nothing was copied.
+    fn read_at(&self, object: ObjectId, offset: u64, sink: &mut dyn Sink) -> Result<usize>;
+
+    /// Copies to `offset` until the source is empty, growing the object by
+    /// what was really copied. `ENOSPC`/`ENOMEM` without memory, `EFAULT` if
+    /// the source faults, either only if nothing was copied.
+    fn write_at(&self, object: ObjectId, offset: u64, source: &mut dyn Source) -> Result<usize>;
+
+    /// Gives every page that the range touches a (zeroed) frame. Does not
+    /// change the size.
+    fn allocate(&self, object: ObjectId, offset: u64, length: u64) -> Result<()>;
+
+    /// Makes the range a hole: whole pages freed, parts of pages cleared.
+    fn punch_hole(&self, object: ObjectId, offset: u64, length: u64) -> Result<()>;
+
+    /// How many pages have a frame.
+    fn resident_pages(&self, object: ObjectId) -> u64;
+
+    /// How many pages all objects together have.
+    fn total_pages(&self) -> u64;
+
+    /// Index of the first page from `page` on that has a frame.
+    fn next_resident(&self, object: ObjectId, page: u64) -> Option<u64>;
+
+    /// Index of the first page from `page` on that has none.
+    fn next_hole(&self, object: ObjectId, page: u64) -> u64;
+}
