@@ -156,3 +156,34 @@ fn a_program_that_takes_all_memory_ends_and_the_kernel_does_not() {
     expect_clean(&outcome, &report, 128 + SIGKILL);
     assert!(outcome.stderr.contains("out of memory"), "{}", outcome.stderr);
 }
+
+/// A kernel that ends badly in a way that is known by name.
+fn provoked(how: &str) -> Outcome {
+    let mut lab = Lab::new(&["tour", "--timeout", "20"]);
+    lab.command.arg("--kernel-args").arg(format!("provoke={how}"));
+    lab.run()
+}
+
+#[test]
+fn a_kernel_that_panics_says_what_and_where_by_name_and_line() {
+    let outcome = provoked("panic");
+    outcome.expect(125, &["provoked on purpose", "provoke.rs", "pagelab_hal::provoke"]);
+}
+
+#[test]
+fn a_page_fault_of_the_kernel_is_reported_with_address_and_walk() {
+    let outcome = provoked("fault");
+    outcome.expect(125, &["page fault in ring 0", "0xffffe00000000000", "provoke.rs"]);
+}
+
+#[test]
+fn a_kernel_stack_overflow_is_a_report_and_not_a_reset() {
+    let outcome = provoked("overflow");
+    outcome.expect(125, &["double fault", "overflow"]);
+}
+
+#[test]
+fn a_reset_is_called_a_triple_fault() {
+    let outcome = provoked("reset");
+    outcome.expect(125, &["triple fault"]);
+}

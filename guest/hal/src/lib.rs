@@ -21,6 +21,7 @@
 //! | [`interrupts`] | the local APIC and the I/O APIC |
 //! | [`time`] | the time-stamp counter as a clock |
 //! | [`power`] | the end: power-off, and dying with a report |
+//! | [`provoke`] | dying on purpose |
 //! | [`sync`] | locks for one processor |
 //!
 //! One processor, and the kernel is never preempted in ring 0: interrupts are
@@ -46,6 +47,7 @@ pub mod interrupts;
 pub mod lab;
 pub mod memory;
 pub mod power;
+pub mod provoke;
 pub mod pvh;
 pub mod serial;
 pub mod stack;

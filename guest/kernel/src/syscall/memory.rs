@@ -160,8 +160,8 @@ fn mremap(space: &Space, a: &Arguments) -> Outcome {
         new_address: GuestVirt(a[4]),
     };
     let mapped = attempt(space, |space| space.mremap(memory(), &request))?;
-    if mapped.populate {
-        populate(space, mapped.start, GuestVirt(mapped.start.0 + mapped.length));
+    if let Some((start, end)) = mapped.populate {
+        populate(space, start, end);
     }
     Ok(mapped.start.0)
 }
