@@ -85,7 +85,8 @@ impl HostReport {
 
     fn render_probes(&self, page: &mut Page) {
         page.heading("What tiny guests found here");
-        let Findings { ring_zero, syscall, sysret, exit, trap, string_output, .. } = &self.probes;
+        let Findings { ring_zero, syscall, sysret, exit, trap, clear_page, string_output, .. } =
+            &self.probes;
         page.finding("ring 0", ring_zero, describe_ring_zero);
         page.finding("ring 3", ring_zero, |found| {
             format!("{} an instruction", cycles(found.ring_three_cycles_per_instruction))
@@ -108,13 +109,14 @@ impl HostReport {
             )
         });
         page.finding("page fault", trap, |found| {
-            let time = found.nanoseconds.map(|time| format!(", {}", duration(time)));
             format!(
-                "{}{}: ring 3, {} instructions of ring 0, ring 3",
-                cycles(found.cycles),
-                time.unwrap_or_default(),
+                "{}: ring 3, {} instructions of ring 0, ring 3",
+                cost(found.cycles, found.nanoseconds),
                 found.handler_instructions
             )
+        });
+        page.finding("clear a page", clear_page, |found| {
+            format!("{} in ring 0 (rep stosq)", cost(found.cycles, found.nanoseconds))
         });
         page.finding("rep outsb", string_output, |found| {
             let kind = match found.exits {
@@ -201,6 +203,12 @@ fn describe_ring_zero(found: &RingZero) -> String {
 
 fn cycles(count: f64) -> String {
     if count < 10.0 { format!("{count:.1} cycles") } else { format!("{count:.0} cycles") }
+}
+
+/// Ticks, and time where the clock's frequency is known.
+fn cost(count: f64, nanoseconds: Option<f64>) -> String {
+    let time = nanoseconds.map(|time| format!(", {}", duration(time)));
+    format!("{}{}", cycles(count), time.unwrap_or_default())
 }
 
 /// Nanoseconds in the unit that suits them.
