@@ -126,6 +126,17 @@ fn no_event_is_lost_when_all_are_wanted() {
 }
 
 #[test]
+fn events_that_nobody_reads_keep_nobody_from_stopping_the_lab() {
+    let kernel = guests::with_shared_pages(guests::events(), &[], &[]);
+    // The lines fill the pipe long before the end.
+    let lab = Lab::with_kernel(&kernel, &["--events", "--timeout", "0.5"]);
+    let outcome = lab.start().finish_unread();
+    assert_eq!(outcome.status, 124, "{}", outcome.stderr);
+    assert!(outcome.stderr.starts_with("event      1 "));
+    outcome.within(20);
+}
+
+#[test]
 fn input_arrives_whole_from_files_and_pipes() {
     let kernel = guests::with_shared_pages(guests::cat(), &[], &[]);
     let bytes: Vec<u8> = (0..100_003u32).flat_map(u32::to_le_bytes).collect();

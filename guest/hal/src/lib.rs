@@ -27,6 +27,11 @@
 //! off there except while it halts. Locks are therefore never waited for.
 
 #![no_std]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "for one 64-bit processor: usize is u64, and registers are cut into pieces on purpose"
+)]
 
 extern crate alloc;
 

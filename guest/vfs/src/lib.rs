@@ -16,7 +16,7 @@
 //! | [`dentry`], [`mount`], [`path`], [`tree`] | names, mounts, walks, operations on names |
 //! | [`file`], [`open_file`], [`fd_table`] | open files and descriptors |
 //! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
-//! | [`pipe`] | pipes |
+//! | [`pipe`], [`event`], [`tty`] | pipes, event counters, terminals |
 //! | [`text`] | numbers as text |
 //!
 //! Locks are spin locks that are held for short pieces of pure computation,
@@ -38,6 +38,7 @@ pub mod dentry;
 pub mod devfs;
 pub mod device;
 pub mod errno;
+pub mod event;
 pub mod fd_table;
 pub mod file;
 pub mod inode;
@@ -50,6 +51,7 @@ pub mod platform;
 pub mod store;
 pub mod text;
 pub mod tree;
+pub mod tty;
 
 pub use buffer::{Sink, Source};
 pub use errno::{Errno, Result};

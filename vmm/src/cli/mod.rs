@@ -20,9 +20,11 @@ mod run;
 mod tour;
 
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::host::OpenError;
 use crate::stop::STATUS_LAB_FAILED;
@@ -122,11 +124,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints a line of pagelab's own. A standard error that is closed is no reason
-/// to fail.
+/// Prints a line of pagelab's own. A standard error that is closed, or that
+/// nobody reads, is no reason to fail or to wait for ever.
 fn say(message: fmt::Arguments<'_>) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "pagelab: {message}");
+    const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+    if poll(&mut ready, Some(&PATIENCE)).is_ok_and(|count| count > 0) {
+        let _ = writeln!(io::stderr(), "pagelab: {message}");
+    }
 }
 
 fn start_log(filter: &str) {

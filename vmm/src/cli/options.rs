@@ -55,7 +55,7 @@ impl LabOptions {
             .check_host(host_memory())
             .map_err(|error| Failure::new(STATUS_LAB_FAILED, format_args!("--mem: {error}")))?;
         let kernel = self.kernel()?;
-        let events = if self.events { EventLog::Every(report::print_event) } else { EventLog::Off };
+        let events = if self.events { EventLog::Every(report::event_line) } else { EventLog::Off };
         let finished = machine::run(&MachineConfig {
             kvm: device_path(),
             memory,

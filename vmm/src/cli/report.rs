@@ -180,8 +180,8 @@ fn print_text(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// One event as a line on standard error.
-pub(super) fn print_event(event: &Event) {
+/// One event as a line.
+pub(super) fn event_line(event: &Event) -> String {
     let mut line = format!("event {:>6}  pid {:<3} ", event.sequence, event.pid);
     let _ = match event.class {
         EVENT_FAULT => {
@@ -202,6 +202,5 @@ pub(super) fn print_event(event: &Event) {
         EVENT_EXIT => write!(line, "ended with wait status {:#x}", event.detail),
         other => write!(line, "unknown class {other}"),
     };
-    line.push('\n');
-    print_text(&line);
+    line
 }

@@ -266,3 +266,52 @@ impl Page {
         let _ = self.text.write_fmt(text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_the_unit_that_suits_them() {
+        assert_eq!(duration(240.4), "240 ns");
+        assert_eq!(duration(13_040.0), "13.0 µs");
+        assert_eq!(duration(2_500_000.0), "2.5 ms");
+        assert_eq!(cycles(0.31), "0.3 cycles");
+        assert_eq!(cycles(1_100.4), "1100 cycles");
+    }
+
+    #[test]
+    fn emulation_is_told_with_and_without_statistics() {
+        let mut found = RingZero {
+            emulated: true,
+            instructions: 4003,
+            emulated_instructions: Some(4005),
+            cycles_per_instruction: 900.0,
+            ring_three_cycles_per_instruction: 0.5,
+        };
+        let text = describe_ring_zero(&found);
+        assert_eq!(
+            text,
+            "emulated by KVM (4005 emulated for 4003 timed), 900 cycles an instruction"
+        );
+        found.emulated = false;
+        found.emulated_instructions = None;
+        assert!(describe_ring_zero(&found).contains("by the processor (judged by time"));
+    }
+
+    #[test]
+    fn colours_are_only_used_where_they_are_wanted() {
+        let text = |colour| {
+            let mut page = Page { text: String::new(), colour };
+            page.heading("Heading");
+            page.mark(false, true, "thing", "purpose");
+            let unknown: Finding<()> = Finding::Unknown { unknown: "hidden".to_owned() };
+            page.finding("it", &unknown, |()| String::new());
+            page.text
+        };
+        let plain = text(Colour::Never);
+        assert!(plain.contains("no  thing") && plain.contains("not known: hidden"), "{plain}");
+        assert!(!plain.contains('\x1b'));
+        assert_eq!(text(Colour::Always).matches("\x1b[0m").count(), 3);
+    }
+}

@@ -6,9 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagelab_abi::addr::GuestPhys;
-use pagelab_abi::boot::{
-    BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module,
-};
+use pagelab_abi::boot::{BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module};
 use pagelab_abi::lab::FrameCounters;
 use pagelab_hal::lab::Milestone;
 use pagelab_hal::memory::{frames, module_bytes};
@@ -21,7 +19,9 @@ use super::limits::ResourceLimits;
 use super::program::{self, ProgramFile};
 use super::space::Space;
 use super::thread::{Thread, UserState};
-use super::{ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler};
+use super::{
+    ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
+};
 use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
 use crate::{elf, files};
 
