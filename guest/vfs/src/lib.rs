@@ -17,6 +17,7 @@
 //! | [`file`], [`open_file`], [`fd_table`] | open files and descriptors |
 //! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
 //! | [`pipe`], [`event`], [`tty`] | pipes, event counters, terminals |
+//! | [`procfs`] | `/proc` |
 //! | [`text`] | numbers as text |
 //!
 //! Locks are spin locks that are held for short pieces of pure computation,
@@ -48,6 +49,7 @@ pub mod open_file;
 pub mod path;
 pub mod pipe;
 pub mod platform;
+pub mod procfs;
 pub mod store;
 pub mod text;
 pub mod tree;
