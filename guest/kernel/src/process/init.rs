@@ -97,7 +97,7 @@ fn main() -> ! {
             status
         }
         Err(_) => {
-            log::error!("no memory for the program");
+            log::error!("the program is not in memory, or there is none left for it");
             CANNOT_RUN
         }
     };
