@@ -23,7 +23,8 @@ fn a_guest_that_powers_off_gives_its_status() {
 #[test]
 fn a_triple_fault_is_called_that() {
     let outcome = run(&guests::kernel(guests::triple_fault()), &[]);
-    outcome.expect(125, &["triple fault", "rip ffffffff80200000"]);
+    // Where it happened is not said: some hosts reset the processor first.
+    outcome.expect(125, &["triple fault", "Likely:", "Registers:"]);
 }
 
 #[test]

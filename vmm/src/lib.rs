@@ -20,6 +20,8 @@
 //! | [`layout`] | addresses that only the host decides |
 //! | [`embedded`] | the kernel and the first program inside the binary |
 
+#![deny(unsafe_code)]
+
 pub mod bench;
 pub mod cli;
 pub mod death;
