@@ -40,6 +40,10 @@ pub(super) struct LabOptions {
     /// Boot this kernel instead of the one that is built in
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// Words for the kernel: log=LEVEL, or provoke=panic, fault, overflow, reset or hang to see
+    /// how a lab reports the end of its kernel
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
+    kernel_args: String,
 }
 
 impl LabOptions {
@@ -60,7 +64,7 @@ impl LabOptions {
             memory,
             kernel: &kernel,
             modules,
-            command_line: "",
+            command_line: &self.kernel_args,
             timeout: self.timeout,
             input,
             events,

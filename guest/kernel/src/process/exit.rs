@@ -91,8 +91,8 @@ pub fn clear_tid(thread: &Thread) {
     if address == 0 {
         return;
     }
-    let shared = Arc::strong_count(&thread.process.space()) > 2
-        || thread.process.threads.lock().len() > 1;
+    let shared =
+        Arc::strong_count(&thread.process.space()) > 2 || thread.process.threads.lock().len() > 1;
     // If nobody shares the memory, nobody can see it; and a bad address is the
     // program's own affair.
     if shared && user::write(GuestVirt(address), &0_u32).is_ok() {
@@ -170,14 +170,9 @@ fn tell_parent(process: &Arc<Process>, status: ExitStatus) {
         forget(process.pid);
     } else if exit_signal != 0 {
         let code = if matches!(status, ExitStatus::Exited(_)) { 1 } else { 2 };
-        let info = SignalInfo {
-            number: exit_signal,
-            code,
-            value: u64::from(process.pid) << 32,
-        };
+        let info = SignalInfo { number: exit_signal, code, value: u64::from(process.pid) << 32 };
         debug_assert!(exit_signal != SIGCHLD || code != 0);
         signal::send_to_process(&parent, info);
     }
     parent.child_changed.wake_all();
 }
-

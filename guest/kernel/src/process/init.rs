@@ -6,14 +6,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagelab_abi::addr::GuestPhys;
-use pagelab_abi::boot::{
-    BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module,
-};
+use pagelab_abi::boot::{BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module};
 use pagelab_abi::lab::FrameCounters;
 use pagelab_hal::lab::Milestone;
 use pagelab_hal::memory::{frames, module_bytes};
 use pagelab_hal::sync::{Lock, Once};
-use pagelab_hal::{cpu, heap, lab, power};
+use pagelab_hal::{cpu, heap, lab, power, provoke};
 use pagelab_mm::{MmError, ObjectId};
 
 use super::exec::{self, Arguments, ExecError};
@@ -21,7 +19,9 @@ use super::limits::ResourceLimits;
 use super::program::{self, ProgramFile};
 use super::space::Space;
 use super::thread::{Thread, UserState};
-use super::{ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler};
+use super::{
+    ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
+};
 use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
 use crate::{elf, files};
 
@@ -79,6 +79,11 @@ fn main() -> ! {
     scheduler::after_switch();
     lab::reach(Milestone::KernelReady, cpu::timestamp());
     let info = BOOT_INFO.get();
+    for word in info.command_line().split_ascii_whitespace() {
+        if let Some(how) = word.strip_prefix("provoke=") {
+            provoke::provoke(how);
+        }
+    }
     let Some(module) = find(info, MODULE_PROGRAM) else {
         log::info!("no program was given");
         power::power_off(NOTHING_TO_RUN)

@@ -59,7 +59,12 @@ impl ProcessSignals {
     }
 
     /// A stop or continuation that has not been waited for.
-    pub fn take_stop_change(&self, _stopped: bool, _continued: bool, _keep: bool) -> Option<Change> {
+    pub fn take_stop_change(
+        &self,
+        _stopped: bool,
+        _continued: bool,
+        _keep: bool,
+    ) -> Option<Change> {
         None
     }
 

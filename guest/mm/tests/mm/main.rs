@@ -18,3 +18,4 @@ mod machine;
 mod maps;
 mod model;
 mod random;
+mod stats;

@@ -272,9 +272,9 @@ impl SpaceModel {
         Ok(())
     }
 
-    /// Moves pages; what is left behind is empty or nothing.
+    /// Moves pages, and the gaps between them by doing nothing there; what is left
+    /// behind is empty or nothing.
     pub fn relocate(&mut self, from: Pages, to: u64, keep: bool) {
-        self.unmap(to..to + (from.end - from.start));
         let moved: Vec<_> =
             from.clone().filter_map(|page| Some((page, self.pages.get(&page)?.clone()))).collect();
         for (page, model) in moved {

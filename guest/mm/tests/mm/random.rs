@@ -153,13 +153,20 @@ fn run(lab: &Lab, processes: &mut Vec<Process>, step: &Step) {
         Op::Protect(protection) => {
             let bits = u32::from(protection.bits());
             let result = process.space.mprotect(&lab.memory, at, bytes, bits);
+            let before = process.model.clone();
             assert_eq!(result, process.model.protect(pages.clone(), protection).map_err(stopped));
-            if result.is_ok() && protection.contains(Protection::WRITE) {
-                let locked =
-                    pages.filter(|page| process.model.pages[page].locked).collect::<Vec<_>>();
-                locked.into_iter().for_each(|page| {
-                    let _ = populate_model(process, page..page + 1, Populate::Mapping);
-                });
+            // Locked private pages that became writable are written at once.
+            for page in pages.filter(|page| before.pages.contains_key(page)) {
+                let old = &before.pages[&page];
+                let new = process.model.pages[&page].protection;
+                let became = new.contains(Protection::WRITE) && new != old.protection;
+                if became
+                    && old.locked
+                    && old.is_private()
+                    && !old.protection.contains(Protection::WRITE)
+                {
+                    populate_model(process, page..page + 1, Populate::Mapping).unwrap();
+                }
             }
         }
         Op::Advise(advice) => run_advice(lab, process, pages, advice),
@@ -251,6 +258,10 @@ fn populate_model(process: &mut Process, pages: Pages, how: Populate) -> Result<
             Populate::Write => true,
             _ => model.is_private() && model.protection.contains(Protection::WRITE),
         };
+        let unreadable = how == Populate::Read && !model.protection.contains(Protection::READ);
+        if unreadable {
+            return Err(FaultError::Forbidden);
+        }
         let result = model.touch(if write { Access::WRITE } else { Access::READ });
         if how != Populate::Mapping {
             result?;
@@ -398,8 +409,8 @@ fn run_remap(
         assert_eq!(real, Err(MmError::BadAddress));
         return;
     };
-    let whole = address(pages.end) <= area.end;
-    let moves_only = fixed && !keep && old == new;
+    let whole = address(pages.start + old.min(new)) <= area.end;
+    let moves_only = fixed && old == new;
     let in_place = !fixed && !keep;
     if old == 0 && area.is_private() {
         assert_eq!(real, Err(MmError::Invalid));
@@ -422,7 +433,7 @@ fn run_remap(
     if in_place && at_end && model.is_free(pages.end..start + new) {
         assert_eq!(real.unwrap().start, address(start));
         model.extend(pages.end - 1, new - old);
-        populate_grown(lab, process, start, new);
+        populate_grown(lab, process, start + old..start + new);
         return;
     }
     let target = if fixed { to } else { model.highest_gap(new, 16, WINDOW.end).unwrap() };
@@ -430,7 +441,9 @@ fn run_remap(
     if new < old {
         model.unmap(start + new..pages.end);
     }
-    model.unmap(target..target + new);
+    if !moves_only {
+        model.unmap(target..target + new);
+    }
     if old == 0 {
         let mut first = model.pages[&start].clone();
         first.drop_content();
@@ -440,15 +453,15 @@ fn run_remap(
         model.relocate(start..start + kept, target, keep);
         model.extend(target + kept - 1, new - kept);
     }
-    populate_grown(lab, process, target, new);
+    populate_grown(lab, process, target + old..target + new);
 }
 
 /// What a kernel does after mremap grew locked memory.
-fn populate_grown(lab: &Lab, process: &mut Process, start: u64, pages: u64) {
-    if process.model.pages.get(&start).is_some_and(|page| page.locked) {
-        let (from, to) = (address(start), address(start + pages));
+fn populate_grown(lab: &Lab, process: &mut Process, grown: Pages) {
+    if process.model.pages.get(&grown.start).is_some_and(|page| page.locked) {
+        let (from, to) = (address(grown.start), address(grown.end));
         process.space.populate(&lab.memory, from, to, Populate::Mapping, false).unwrap();
-        populate_model(process, start..start + pages, Populate::Mapping).unwrap();
+        populate_model(process, grown, Populate::Mapping).unwrap();
     }
 }
 
