@@ -64,8 +64,10 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
     if number != vector::SPURIOUS {
         interrupts::end_of_interrupt();
     }
-    if number == vector::TIMER {
-        process::scheduler::timer_interrupt();
+    match number {
+        vector::TIMER => process::scheduler::timer_interrupt(),
+        vector::LAB => files::console::input_arrived(),
+        _ => {}
     }
     if let Some(frame) = program {
         process::scheduler::yield_now();

@@ -93,11 +93,12 @@ fn main() -> ! {
         Ok(object) => {
             let status = run(info, module, object);
             end_everybody();
+            files::tree::fell();
             program::close(object);
             status
         }
         Err(_) => {
-            log::error!("no memory for the program");
+            log::error!("the program is not in memory, or there is none left for it");
             CANNOT_RUN
         }
     };
@@ -138,6 +139,8 @@ fn spawn(info: &BootInfo, module: &Module, object: ObjectId) -> Result<Arc<Proce
         arguments.push(b"program".to_vec());
     }
     let name = arguments[0].clone();
+    let path = files::tree::plant(object, module.length, &name);
+    let path = path.map_err(|_| MmError::OutOfMemory)?;
     let given = Arguments {
         arguments,
         environment: split(strings(MODULE_ENVIRONMENT).unwrap_or(b"")),
@@ -154,7 +157,7 @@ fn spawn(info: &BootInfo, module: &Module, object: ObjectId) -> Result<Arc<Proce
     let signals = ThreadSignals::default();
     let thread = Thread::new(pid, process.clone(), UserState::new(), signals, loaded.frame)
         .ok_or(MmError::OutOfMemory)?;
-    exec::set_image(&thread, &name, &loaded);
+    exec::set_image(&thread, &path, &loaded);
     process.threads.lock().push(thread.clone());
     INIT_PROCESS.get().family.lock().children.push(process.clone());
     lab::reach(Milestone::FirstUser, cpu::timestamp());
@@ -164,7 +167,6 @@ fn spawn(info: &BootInfo, module: &Module, object: ObjectId) -> Result<Arc<Proce
 
 /// What the first program's process starts with: a session of its own.
 fn first_process(pid: Pid, space: Arc<Space>, limits: ResourceLimits) -> Inherited {
-    let init = INIT_PROCESS.get();
     Inherited {
         family: Family {
             parent: INIT,
@@ -175,8 +177,8 @@ fn first_process(pid: Pid, space: Arc<Space>, limits: ResourceLimits) -> Inherit
             has_executed: true,
         },
         image: Image::default(),
-        files: Arc::new(Lock::new(files::first_files())),
-        folders: init.folders(),
+        files: Arc::new(Lock::new(files::first_files(pid))),
+        folders: Arc::new(Lock::new(files::first_folders())),
         signals: ProcessSignals::default(),
         limits,
         space,

@@ -284,7 +284,9 @@ impl Held<'_> {
             Some(number) => number,
             None => inner.lists.take_from_empty().or_else(|| {
                 inner.open_next()?;
-                inner.lists.take_warm().or_else(|| inner.take_fresh())
+                // A whole block that is not known to be zero is an empty one.
+                let taken = inner.lists.take_warm().or_else(|| inner.take_fresh());
+                taken.or_else(|| inner.lists.take_from_empty())
             })?,
         };
         Some(inner.hand_out(frame, usage))

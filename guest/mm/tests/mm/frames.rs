@@ -156,3 +156,11 @@ fn nonsense_is_refused() {
     assert_eq!(new(&[range(0, 1, true); 33]), Some(FramesError::TooManyRanges));
     assert_eq!(new(&[]), None);
 }
+
+#[test]
+fn memory_that_is_not_known_to_be_zero_is_used_to_its_last_frame() {
+    let frames = frames(&[range(512, 512 + 3 * 512, false)]);
+    let got = std::iter::from_fn(|| frames.alloc(Use::Anonymous)).count();
+    assert_eq!(got, 3 * 512);
+    assert_eq!(frames.free(), 0);
+}
