@@ -3,7 +3,7 @@
 //! * [`tour`]: what `pagelab` alone does
 //! * [`run`]: a program of the host in a lab
 //! * [`host`]: what this host's KVM is and can do
-//! * [`bench`]: how fast, and at what price
+//! * [`mod@bench`]: how fast, and at what price
 //! * [`kernel`]: the built-in kernel as a file
 //! * [`options`]: what all labs have in common
 //! * [`report`]: what is printed when a lab is over
