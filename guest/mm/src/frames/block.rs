@@ -48,15 +48,15 @@ impl Block {
     /// ones. Whatever was not added is used by somebody else.
     pub(super) fn open(&mut self, first: usize, end: usize, zero: bool) {
         self.claim();
-        for index in first..end {
-            let (word, bit) = (index / 64, 1 << (index % 64));
-            self.used[word] &= !bit;
+        for word in 0..WORDS {
+            let bits = word_mask(word, first, end);
+            self.used[word] &= !bits;
             if zero {
-                self.touched[word] &= !bit;
+                self.touched[word] &= !bits;
             }
+            self.summarize(word);
         }
         self.used_count -= u16::try_from(end - first).unwrap_or(0);
-        (0..WORDS).for_each(|word| self.summarize(word));
     }
 
     /// Makes all frames used, if the block was never opened.
@@ -149,4 +149,12 @@ impl Block {
             self.fresh_words |= bit;
         }
     }
+}
+
+/// The bits of one word of a bitmap for the frames from `first` to `end`.
+fn word_mask(word: usize, first: usize, end: usize) -> u64 {
+    let from = first.saturating_sub(word * 64).min(64);
+    let to = end.saturating_sub(word * 64).min(64);
+    let below = |bit: usize| if bit == 64 { u64::MAX } else { (1 << bit) - 1 };
+    below(to) & !below(from)
 }
