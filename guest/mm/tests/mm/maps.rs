@@ -59,6 +59,7 @@ fn wrong_requests_have_linuxs_errors() {
     assert_eq!(errno(0, 1 << 48, PRIVATE), 12);
     assert_eq!(errno(0, PAGE, MapFlags::ANONYMOUS), 22);
     assert_eq!(errno(0, PAGE, MapFlags::ANONYMOUS | MapFlags::SHARED_VALIDATE), 22);
+    assert_eq!(errno(0, PAGE, PRIVATE | MapFlags::from_bits_retain(4)), 22);
     assert_eq!(errno(0x1001, PAGE, PRIVATE | MapFlags::FIXED), 22);
     assert_eq!(errno(0, PAGE, PRIVATE | MapFlags::FIXED), 1);
     assert_eq!(errno(0x7fff_ffff_f000, PAGE, PRIVATE | MapFlags::FIXED), 12);
