@@ -72,6 +72,25 @@ impl<S: PageStore> Directory<S> {
         Some(entry.inode)
     }
 
+    /// Lets go of everything below one by one: a tree that goes with its file
+    /// system must not take a stack frame for each level.
+    pub(super) fn take_apart(&mut self) {
+        let mut inodes = alloc::vec::Vec::new();
+        self.move_out(&mut inodes);
+        while let Some(inode) = inodes.pop() {
+            if let Some(mut last) = Arc::into_inner(inode)
+                && let Body::Directory(directory) = &mut last.body
+            {
+                directory.get_mut().move_out(&mut inodes);
+            }
+        }
+    }
+
+    fn move_out(&mut self, into: &mut alloc::vec::Vec<Arc<MemInode<S>>>) {
+        self.by_cookie.clear();
+        into.extend(core::mem::take(&mut self.by_name).into_values().map(|entry| entry.inode));
+    }
+
     pub(super) fn list(&self, after: u64, emit: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) {
         for (cookie, name) in self.by_cookie.range(after + 1..) {
             let Some(entry) = self.by_name.get(name) else { continue };
