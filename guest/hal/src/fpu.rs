@@ -17,8 +17,13 @@ const LEGACY_SIZE: usize = 512;
 const MAX_SIZE: usize = 2816;
 const CONTROL_WORD: usize = 0;
 const MXCSR: usize = 24;
+const MXCSR_MASK: usize = 28;
+/// Where `xsave` says which components it saved, followed by zeros.
+const HEADER: core::ops::Range<usize> = LEGACY_SIZE..LEGACY_SIZE + 64;
 
 static ENABLED: AtomicU32 = AtomicU32::new(0);
+/// Size of what `xsave` saves.
+static SIZE: AtomicU32 = AtomicU32::new(LEGACY_SIZE as u32);
 
 #[derive(Clone)]
 #[repr(C, align(64))]
@@ -52,12 +57,21 @@ pub(crate) fn init() {
              options(nomem, nostack));
     }
     // The size for what is enabled now.
-    if cpu::cpuid(0xd, 0).ebx as usize <= MAX_SIZE {
+    let size = cpu::cpuid(0xd, 0).ebx;
+    if size as usize <= MAX_SIZE {
         ENABLED.store(enabled as u32, Ordering::Relaxed);
+        SIZE.store(size, Ordering::Relaxed);
     }
 }
 
-fn components() -> u32 {
+/// Which components are saved, as XCR0 numbers them; 0 if it is done by
+/// `fxsave`.
+#[must_use]
+pub fn components() -> u64 {
+    u64::from(enabled())
+}
+
+fn enabled() -> u32 {
     ENABLED.load(Ordering::Relaxed)
 }
 
@@ -65,20 +79,32 @@ impl FpuState {
     /// The state that a program starts with.
     #[must_use]
     pub fn new() -> Self {
+        let area = if enabled() != 0 {
+            Area::Extended(Box::new(Large([0; MAX_SIZE])))
+        } else {
+            Area::Legacy(Box::new(Small([0; LEGACY_SIZE])))
+        };
+        let mut state = Self(area);
+        state.reset();
+        state
+    }
+
+    /// Makes it again what a program starts with.
+    pub fn reset(&mut self) {
         const DEFAULT_CONTROL_WORD: [u8; 2] = 0x037f_u16.to_le_bytes();
         const DEFAULT_MXCSR: [u8; 4] = 0x1f80_u32.to_le_bytes();
-        let set_up = |area: &mut [u8]| {
-            area[CONTROL_WORD..CONTROL_WORD + 2].copy_from_slice(&DEFAULT_CONTROL_WORD);
-            area[MXCSR..MXCSR + 4].copy_from_slice(&DEFAULT_MXCSR);
-        };
-        if components() != 0 {
-            let mut area = Box::new(Large([0; MAX_SIZE]));
-            set_up(&mut area.0);
-            Self(Area::Extended(area))
-        } else {
-            let mut area = Box::new(Small([0; LEGACY_SIZE]));
-            set_up(&mut area.0);
-            Self(Area::Legacy(area))
+        let area = self.area();
+        let known = word(area, MXCSR_MASK);
+        area.fill(0);
+        area[MXCSR_MASK..MXCSR_MASK + 4].copy_from_slice(&known.to_le_bytes());
+        area[CONTROL_WORD..CONTROL_WORD + 2].copy_from_slice(&DEFAULT_CONTROL_WORD);
+        area[MXCSR..MXCSR + 4].copy_from_slice(&DEFAULT_MXCSR);
+    }
+
+    fn area(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Area::Legacy(area) => &mut area.0,
+            Area::Extended(area) => &mut area.0,
         }
     }
 
@@ -91,7 +117,7 @@ impl FpuState {
             },
             // SAFETY: as large as CPUID said for what is enabled, aligned to 64.
             Area::Extended(area) => unsafe {
-                asm!("xsave64 [{}]", in(reg) area.0.as_mut_ptr(), in("eax") components(),
+                asm!("xsave64 [{}]", in(reg) area.0.as_mut_ptr(), in("eax") enabled(),
                      in("edx") 0, options(nostack));
             },
         }
@@ -107,38 +133,68 @@ impl FpuState {
             },
             // SAFETY: as above.
             Area::Extended(area) => unsafe {
-                asm!("xrstor64 [{}]", in(reg) area.0.as_ptr(), in("eax") components(),
+                asm!("xrstor64 [{}]", in(reg) area.0.as_ptr(), in("eax") enabled(),
                      in("edx") 0, options(nostack));
             },
         }
     }
 
-    /// The first 512 bytes, in the layout of `fxsave`: what a signal frame holds.
+    /// The saved state in the layout of `xsave`, or of `fxsave` without it: what
+    /// a signal frame holds.
     #[must_use]
-    pub fn legacy(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Area::Legacy(area) => &area.0,
-            Area::Extended(area) => &area.0[..LEGACY_SIZE],
+            Area::Extended(area) => &area.0[..SIZE.load(Ordering::Relaxed) as usize],
         }
     }
 
     /// Replaces the x87 and SSE part with what a program left in a signal frame.
     /// Bits of MXCSR that would fault are cleared.
     pub fn load_legacy(&mut self, bytes: &[u8; LEGACY_SIZE]) {
-        const MXCSR_BITS: u32 = 0xffbf;
-        let area: &mut [u8] = match &mut self.0 {
-            Area::Legacy(area) => &mut area.0,
-            Area::Extended(area) => &mut area.0[..],
-        };
+        let area = self.area();
+        let known = mxcsr_mask(area);
         area[..LEGACY_SIZE].copy_from_slice(bytes);
-        let mut mxcsr = [0; 4];
-        mxcsr.copy_from_slice(&area[MXCSR..MXCSR + 4]);
-        let mxcsr = u32::from_le_bytes(mxcsr) & MXCSR_BITS;
+        let mxcsr = word(area, MXCSR) & known;
         area[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr.to_le_bytes());
         if area.len() > LEGACY_SIZE {
             // The header says that x87 and SSE are not in their initial state.
-            area[LEGACY_SIZE] |= 0b11;
+            area[HEADER.start] |= 0b11;
         }
+    }
+
+    /// Replaces everything with what a program left in a signal frame, as long
+    /// as [`FpuState::bytes`]. What `xrstor` would refuse is cleared.
+    pub fn load_extended(&mut self, bytes: &[u8]) {
+        let Some((legacy, _)) = bytes.split_first_chunk::<LEGACY_SIZE>() else { return };
+        let components = components();
+        self.load_legacy(legacy);
+        let area = self.area();
+        let length = bytes.len().min(area.len());
+        if components == 0 || length < HEADER.end {
+            return;
+        }
+        area[HEADER.end..length].copy_from_slice(&bytes[HEADER.end..length]);
+        let present =
+            u64::from(word(bytes, HEADER.start + 4)) << 32 | u64::from(word(bytes, HEADER.start));
+        area[HEADER].fill(0);
+        let present = (present & components).to_le_bytes();
+        area[HEADER.start..HEADER.start + present.len()].copy_from_slice(&present);
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(word)
+}
+
+/// The bits of MXCSR that the processor has, as the last save noted them.
+fn mxcsr_mask(area: &[u8]) -> u32 {
+    const IF_NOT_NOTED: u32 = 0xffbf;
+    match word(area, MXCSR_MASK) {
+        0 => IF_NOT_NOTED,
+        mask => mask,
     }
 }
 

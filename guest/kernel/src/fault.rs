@@ -13,7 +13,7 @@ use pagelab_mm::{Access, FaultError, Resolved};
 
 use crate::memory::memory;
 use crate::process::{Process, oom, program, scheduler};
-use crate::signal::{self, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SignalInfo};
+use crate::signal::{self, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SignalInfo, Trap};
 use crate::syscall::before_return;
 
 /// A page fault in ring 3.
@@ -63,23 +63,25 @@ fn cannot_mend(frame: &TrapFrame, address: u64, error: FaultError) {
     let process = scheduler::current().process.clone();
     let (pid, rip) = (process.pid, frame.rip);
     log::debug!("process {pid}: access to {address:#x} by the instruction at {rip:#x}: {why}");
-    signal::force(SignalInfo { number, code, value: address });
+    let trap = Trap { vector: frame.vector, error_code: frame.error_code, address };
+    signal::force(SignalInfo::fault(number, code, address), trap);
 }
 
 /// Another exception in ring 3.
 pub fn exception(frame: &mut TrapFrame) {
-    let (number, code) = match frame.vector as u8 {
-        vector::DIVIDE => (SIGFPE, 1),
-        vector::X87 | vector::SIMD => (SIGFPE, 7),
-        vector::DEBUG => (SIGTRAP, 2),
-        vector::BREAKPOINT => (SIGTRAP, 0x80),
-        vector::INVALID_OPCODE | vector::NO_FPU => (SIGILL, 2),
-        vector::ALIGNMENT => (SIGBUS, 1),
-        _ => (SIGSEGV, 0x80),
+    let at = frame.rip;
+    let info = match frame.vector as u8 {
+        vector::DIVIDE => SignalInfo::fault(SIGFPE, 1, at),
+        vector::X87 | vector::SIMD => SignalInfo::fault(SIGFPE, 7, at),
+        vector::DEBUG => SignalInfo::fault(SIGTRAP, 2, at),
+        vector::BREAKPOINT => SignalInfo::kernel(SIGTRAP),
+        vector::INVALID_OPCODE | vector::NO_FPU => SignalInfo::fault(SIGILL, 2, at),
+        vector::ALIGNMENT => SignalInfo::fault(SIGBUS, 1, 0),
+        _ => SignalInfo::kernel(SIGSEGV),
     };
-    let address = if number == SIGSEGV { 0 } else { frame.rip };
-    log::debug!("{} at {:#x}", trap::exception_name(frame.vector), frame.rip);
-    signal::force(SignalInfo { number, code, value: address });
+    log::debug!("{} at {at:#x}", trap::exception_name(frame.vector));
+    let trap = Trap { vector: frame.vector, error_code: frame.error_code, address: 0 };
+    signal::force(info, trap);
     before_return(frame, None);
 }
 

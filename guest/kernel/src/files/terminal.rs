@@ -14,13 +14,9 @@ use pagelab_vfs::file::File;
 use pagelab_vfs::tty::{Terminal, TerminalHost, TerminalSignal, WindowSize};
 use pagelab_vfs::{Errno, Result, Vfs};
 
-use crate::process::{self, Pid, Process, scheduler};
-use crate::signal::{self, SignalInfo};
-
-/// A process in the background reads from the terminal.
-const SIGTTIN: u8 = 21;
-/// A process in the background writes to the terminal or changes it.
-const SIGTTOU: u8 = 22;
+use crate::process::{self, scheduler};
+use crate::signal::stop::is_orphaned;
+use crate::signal::{self, SIGTTIN, SIGTTOU, SignalInfo};
 
 /// The terminal, if there is one.
 static TERMINAL: Once<Option<Arc<Terminal>>> = Once::new();
@@ -83,7 +79,8 @@ impl TerminalHost for Host {
     }
 
     fn signal_group(&self, group: u32, signal: TerminalSignal) {
-        signal_group(group, signal.number() as u8);
+        let info = SignalInfo::kernel(signal.number() as u8);
+        signal::to_group(group, Some(info));
     }
 
     fn caller(&self) -> (u32, u32) {
@@ -100,43 +97,18 @@ impl TerminalHost for Host {
     }
 
     fn stop_background(&self, writes: bool) -> Option<Errno> {
-        let process = scheduler::current().process.clone();
         let signal = if writes { SIGTTOU } else { SIGTTIN };
-        if is_orphaned(&process) {
+        let thread = scheduler::current();
+        let ignored = thread.process.signals.action(signal).is_ignore();
+        if ignored || thread.signals.mask().contains(signal) {
+            return (!writes).then_some(Errno::EIO);
+        }
+        let group = thread.process.family.lock().group;
+        drop(thread);
+        if is_orphaned(group) {
             return Some(Errno::EIO);
         }
-        let group = process.family.lock().group;
-        signal_group(group, signal);
+        signal::to_group(group, Some(SignalInfo::kernel(signal)));
         Some(Errno::EINTR)
     }
-}
-
-fn signal_group(group: Pid, number: u8) {
-    const SENT_BY_KERNEL: i32 = 0x80;
-    for process in process::all() {
-        if process.family.lock().group == group {
-            let info = SignalInfo { number, code: SENT_BY_KERNEL, value: 0 };
-            signal::send_to_process(&process, info);
-        }
-    }
-}
-
-/// Whether nobody outside of a process's group, but in its session, would let
-/// the group go on if it stopped.
-fn is_orphaned(process: &Process) -> bool {
-    let (session, group) = {
-        let family = process.family.lock();
-        (family.session, family.group)
-    };
-    let has_keeper = |member: &Arc<Process>| {
-        let parent = {
-            let family = member.family.lock();
-            (family.group == group).then_some(family.parent)
-        };
-        parent.and_then(process::find).is_some_and(|parent| {
-            let family = parent.family.lock();
-            family.session == session && family.group != group
-        })
-    };
-    !process::all().iter().any(has_keeper)
 }

@@ -14,6 +14,7 @@ use pagelab_hal::{cpu, lab};
 
 use super::thread::Thread;
 use super::usage::Counters;
+use super::wait::Change;
 use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
 use crate::signal::{self, SIGCHLD, SignalInfo};
 use crate::user;
@@ -81,6 +82,7 @@ fn end_thread() -> ! {
             end_process(process);
         }
         process.released.wake_all();
+        signal::retarget(process);
     }
     scheduler::end_current()
 }
@@ -91,8 +93,8 @@ pub fn clear_tid(thread: &Thread) {
     if address == 0 {
         return;
     }
-    let shared =
-        Arc::strong_count(&thread.process.space()) > 2 || thread.process.threads.lock().len() > 1;
+    let shared = Arc::strong_count(&thread.process.space()) > 2
+        || thread.process.threads.lock().len() > 1;
     // If nobody shares the memory, nobody can see it; and a bad address is the
     // program's own affair.
     if shared && user::write(GuestVirt(address), &0_u32).is_ok() {
@@ -110,9 +112,12 @@ fn end_process(process: &Arc<Process>) {
     drop(own);
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
+    signal::timer::stop(process);
+    let groups = signal::stop::groups_in_care_of(process);
     give_children_away(process);
     process.set_state(State::Ended(status));
     tell_parent(process, status);
+    signal::stop::release_orphans(&groups);
 }
 
 /// Notes what `wait` will report: the address space is about to go.
@@ -158,20 +163,23 @@ fn give_children_away(process: &Process) {
     }
 }
 
+/// The parent gets its signal and may wait; if it does not want to wait, the
+/// process is forgotten at once.
 fn tell_parent(process: &Arc<Process>, status: ExitStatus) {
     let (parent, exit_signal) = {
         let family = process.family.lock();
         (family.parent, family.exit_signal)
     };
     let Some(parent) = find(parent) else { return };
-    if parent.pid == init::process().pid {
+    let vanishes = parent.pid == init::process().pid
+        || exit_signal == SIGCHLD && parent.signals.lets_children_vanish();
+    if vanishes {
         parent.family.lock().children.retain(|child| !Arc::ptr_eq(child, process));
         process.set_state(State::Reaped(status));
         forget(process.pid);
-    } else if exit_signal != 0 {
-        let code = if matches!(status, ExitStatus::Exited(_)) { 1 } else { 2 };
-        let info = SignalInfo { number: exit_signal, code, value: u64::from(process.pid) << 32 };
-        debug_assert!(exit_signal != SIGCHLD || code != 0);
+    }
+    if exit_signal != 0 {
+        let info = SignalInfo::child(exit_signal, process.pid, Change::Ended(status));
         signal::send_to_process(&parent, info);
     }
     parent.child_changed.wake_all();

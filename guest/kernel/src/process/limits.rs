@@ -19,6 +19,8 @@ pub mod resource {
     pub const LOCKED: usize = 8;
     /// Size of the address space.
     pub const ADDRESS_SPACE: usize = 9;
+    /// Number of queued signals.
+    pub const PENDING_SIGNALS: usize = 11;
 }
 
 /// Soft and hard limit.
@@ -38,11 +40,13 @@ impl Default for ResourceLimits {
         const LOCKED: u64 = 8 << 20;
         const FILES: Limit = (1024, 4096);
         const PROCESSES: u64 = 4096;
+        const PENDING_SIGNALS: u64 = 4096;
         let mut limits = [(UNLIMITED, UNLIMITED); COUNT];
         limits[resource::STACK].0 = STACK;
         limits[resource::LOCKED] = (LOCKED, LOCKED);
         limits[resource::FILES] = FILES;
         limits[resource::PROCESSES] = (PROCESSES, PROCESSES);
+        limits[resource::PENDING_SIGNALS] = (PENDING_SIGNALS, PENDING_SIGNALS);
         Self(limits)
     }
 }

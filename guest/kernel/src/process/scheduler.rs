@@ -12,8 +12,7 @@
 //! A thread that cannot go on calls [`block`], which returns when something has
 //! woken it. If nobody is ready, the one that ran last waits for interrupts on
 //! its own stack. The timer is armed only while somebody else is ready (time
-//! slices) or somebody sleeps until a moment: a lone program is never
-//! interrupted.
+//! slices) or somebody waits for a moment: a lone program is never interrupted.
 //!
 //! Nothing is held across a switch: a thread that has ended leaves no reference
 //! on its stack, and [`after_switch`] frees it.
@@ -27,6 +26,7 @@ use pagelab_hal::{cpu, interrupts, memory, time};
 
 use super::sleep;
 use super::thread::{RunState, Thread};
+use crate::signal::timer;
 
 /// How long a thread runs while others are ready, in nanoseconds.
 const TIME_SLICE: u64 = 10_000_000;
@@ -121,11 +121,13 @@ pub fn end_current() -> ! {
 /// The timer has interrupted: wakes who slept until now.
 pub fn timer_interrupt() {
     SCHEDULER.lock().alarm = None;
-    sleep::wake_sleepers(time::since_start());
+    let now = time::since_start();
+    sleep::wake_sleepers(now);
+    timer::expire(now);
     SCHEDULER.lock().set_alarm();
 }
 
-/// Arms the timer anew after a sleeper came or went.
+/// Arms the timer anew after a sleeper or an alarm came or went.
 pub fn sleepers_changed() {
     SCHEDULER.lock().set_alarm();
 }
@@ -168,15 +170,13 @@ impl Scheduler {
         self.current.as_ref().expect("a thread is running")
     }
 
-    /// Arms the timer for whatever comes first: the end of the time slice, or
-    /// a sleeper's moment.
+    /// Arms the timer for whatever comes first: the end of the time slice, a
+    /// sleeper's moment, or an alarm.
     fn set_alarm(&mut self) {
         let now = time::since_start;
         let slice = (!self.ready.is_empty()).then(|| now() + TIME_SLICE);
-        let wanted = match (slice, sleep::first_moment()) {
-            (Some(slice), Some(sleeper)) => Some(slice.min(sleeper)),
-            (slice, sleeper) => slice.or(sleeper),
-        };
+        let moments = [slice, sleep::first_moment(), timer::first_moment()];
+        let wanted = moments.into_iter().flatten().min();
         match (wanted, self.alarm) {
             (Some(moment), Some(armed)) if armed <= moment => {}
             (Some(moment), _) => {

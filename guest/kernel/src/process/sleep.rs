@@ -38,6 +38,12 @@ pub struct WaitQueue {
     waiting: Lock<Vec<Arc<Thread>>>,
 }
 
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Why a wait ended without what was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotYet {

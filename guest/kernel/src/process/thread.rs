@@ -11,6 +11,7 @@ use pagelab_hal::trap::TrapFrame;
 
 use super::{Process, scheduler};
 use crate::signal::ThreadSignals;
+use crate::syscall::before_return;
 
 /// A thread's number: what `gettid` gives.
 pub type Tid = u32;
@@ -141,6 +142,8 @@ impl Thread {
 /// Where a new thread starts on its kernel stack.
 fn first_run() -> ! {
     scheduler::after_switch();
-    let frame = scheduler::current().start.lock().take().unwrap_or_default();
+    let mut frame = scheduler::current().start.lock().take().unwrap_or_default();
+    // Signals may have come before it ran.
+    before_return(&mut frame, None);
     context::enter_program(&frame)
 }

@@ -36,6 +36,11 @@ pub enum Failure {
     /// A signal came. The call begins anew when it has been handled, if its
     /// handler was installed with `SA_RESTART` or there is none.
     Restart,
+    /// A signal came. The call begins anew if there is no handler for it.
+    RestartUnlessHandled,
+    /// A signal came. If there is no handler for it, `restart_syscall` goes on
+    /// with the sleep that the thread has noted.
+    Resume,
 }
 
 impl From<Errno> for Failure {
@@ -64,9 +69,11 @@ pub fn system_call(frame: &mut TrapFrame) {
             frame.rax = errno.as_return_value() as u64;
             None
         }
-        Err(Failure::Restart) => {
+        Err(failure) => {
             frame.rax = Errno::EINTR.as_return_value() as u64;
-            Some(Interrupted { number })
+            let resumes = failure == Failure::Resume;
+            let number = if resumes { u64::from(linux::__NR_restart_syscall) } else { number };
+            Some(Interrupted { number, if_handled: failure == Failure::Restart })
         }
     };
     before_return(frame, interrupted);
@@ -113,7 +120,8 @@ fn dispatch(frame: &mut TrapFrame, number: u64, a: &Arguments) -> Outcome {
         | linux::__NR_mremap..=linux::__NR_madvise
         | linux::__NR_mlock..=linux::__NR_munlockall
         | linux::__NR_mlock2 => memory::dispatch(call, a),
-        linux::__NR_nanosleep
+        linux::__NR_restart_syscall
+        | linux::__NR_nanosleep
         | linux::__NR_clock_gettime
         | linux::__NR_clock_getres
         | linux::__NR_clock_nanosleep

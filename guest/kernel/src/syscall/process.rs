@@ -14,9 +14,9 @@ use super::{Arguments, Outcome, int};
 use crate::process::fork::{self, CloneFlags, CloneRequest};
 use crate::process::limits::{self, ResourceLimits};
 use crate::process::usage::Counters;
-use crate::process::wait::{self, Change, WaitOptions, Which};
+use crate::process::wait::{self, WaitOptions, Which};
 use crate::process::{ExitStatus, Process, exec, exit, find, futex as futexes, scheduler};
-use crate::signal::{SIGCHLD, SIGNALS};
+use crate::signal::{SIGCHLD, SIGNALS, child_change};
 use crate::user;
 
 const EXIT_SIGNAL_MASK: u64 = 0xff;
@@ -186,13 +186,9 @@ pub fn waitid(a: &Arguments) -> Outcome {
             rest: [0; 25],
         };
         if let Some(waited) = &waited {
-            let (code, status) = match waited.change {
-                Change::Ended(ExitStatus::Exited(status)) => (1, u32::from(status)),
-                Change::Ended(ExitStatus::Killed(signal)) => (2, u32::from(signal)),
-                Change::Stopped(signal) => (5, u32::from(signal)),
-                Change::Continued => (6, 18),
-            };
-            info = ChildInfo { signal: SIGCHLD.into(), code, pid: waited.pid, status, ..info };
+            let (code, status) = child_change(waited.change);
+            let (signal, status) = (SIGCHLD.into(), status.into());
+            info = ChildInfo { signal, code, pid: waited.pid, status, ..info };
         }
         user::write(GuestVirt(a[2]), &info)?;
     }

@@ -14,12 +14,9 @@ use crate::files::console::Stream;
 use crate::files::wait;
 use crate::process::scheduler;
 use crate::process::sleep::NotYet;
-use crate::signal::{self, SignalInfo};
+use crate::signal::{self, SIGPIPE, SignalInfo};
 use crate::syscall::Failure;
 use crate::user;
-
-/// A write to a pipe that nobody reads.
-const SIGPIPE: u8 = 13;
 
 /// Calls that move bytes.
 pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
@@ -184,8 +181,7 @@ fn write_file(file: &OpenFile, buffer: &mut UserBuffer) -> Outcome {
 
 fn broken_pipe() {
     let process = scheduler::current().process.clone();
-    let info = SignalInfo { number: SIGPIPE, code: 0, value: u64::from(process.pid) << 32 };
-    signal::send_to_process(&process, info);
+    signal::send_to_process(&process, SignalInfo::sent(SIGPIPE, 0));
 }
 
 fn lseek(a: &Arguments) -> Outcome {

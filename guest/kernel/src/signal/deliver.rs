@@ -1,0 +1,210 @@
+//! A thread takes its signals, on the way back to ring 3.
+
+use alloc::sync::Arc;
+use alloc::vec;
+use core::sync::atomic::Ordering;
+
+use pagelab_hal::cpu;
+use pagelab_hal::fpu;
+use pagelab_hal::trap::TrapFrame;
+use zerocopy::IntoBytes;
+
+use pagelab_abi::addr::GuestVirt;
+use pagelab_vfs::Errno;
+
+use super::actions::{Action, ActionFlags, Effect};
+use super::frame::{
+    CONTEXT_OFFSET, Extent, Frame, INFO_OFFSET, MachineContext, Place, RED_ZONE, UserContext,
+};
+use super::info::SignalInfo;
+use super::set::SignalSet;
+use super::{Interrupted, SIGSEGV, SIGSTOP, Trap, force, refresh_attention, set_mask, stop};
+use crate::process::thread::Thread;
+use crate::process::{ExitStatus, exit, scheduler};
+use crate::user;
+
+/// Length of the SYSCALL instruction.
+const SYSCALL_LENGTH: u64 = 2;
+
+/// Does what is due before the current thread returns to ring 3: stops, ends,
+/// or lets handlers run. `interrupted` says that its system call ended early.
+///
+/// Handlers are stacked: the one of the last signal runs first.
+#[cold]
+pub fn before_return(frame: &mut TrapFrame, mut interrupted: Option<Interrupted>) {
+    let thread = scheduler::current();
+    loop {
+        if is_ending(&thread) {
+            return;
+        }
+        if thread.process.signals.job.lock().is_stopped() {
+            stop::wait_while_stopped(&thread);
+        } else if let Some(info) = take(&thread) {
+            act(&thread, frame, info, &mut interrupted);
+        } else {
+            if let Some(call) = interrupted.take() {
+                begin_anew(frame, call.number);
+            }
+            let saved = thread.signals.saved_mask.lock().take();
+            if let Some(mask) = saved {
+                set_mask(&thread, mask);
+            } else {
+                refresh_attention(&thread);
+            }
+            if !thread.attention.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+}
+
+fn is_ending(thread: &Thread) -> bool {
+    thread.ending.load(Ordering::Relaxed) || thread.process.ending.lock().is_some()
+}
+
+/// The next signal: the thread's own come first.
+fn take(thread: &Thread) -> Option<SignalInfo> {
+    let wanted = SignalSet::ALL.without(thread.signals.mask());
+    let own = thread.signals.pending.lock().take(wanted);
+    own.or_else(|| thread.process.signals.pending.lock().take(wanted))
+}
+
+/// The instruction SYSCALL is executed again.
+fn begin_anew(frame: &mut TrapFrame, number: u64) {
+    frame.rax = number;
+    frame.rip = frame.rip.wrapping_sub(SYSCALL_LENGTH);
+}
+
+fn act(
+    thread: &Arc<Thread>,
+    frame: &mut TrapFrame,
+    info: SignalInfo,
+    interrupted: &mut Option<Interrupted>,
+) {
+    let signal = info.signal();
+    let process = &thread.process;
+    let action = process.signals.action(signal);
+    match action.effect(signal) {
+        Effect::Nothing => {}
+        Effect::End => end(thread, frame, signal),
+        Effect::Stop => {
+            let group = process.family.lock().group;
+            if signal == SIGSTOP || !stop::is_orphaned(group) {
+                stop::stop(process, signal);
+            }
+        }
+        Effect::Handle => {
+            if action.flags().contains(ActionFlags::RESET) {
+                process.signals.set_action(signal, Action::default());
+            }
+            if let Some(call) = interrupted.take()
+                && call.if_handled
+                && action.flags().contains(ActionFlags::RESTART)
+            {
+                begin_anew(frame, call.number);
+            }
+            if enter_handler(thread, frame, info, &action).is_err() {
+                no_place_for_frame(thread, frame, signal);
+            }
+        }
+    }
+}
+
+fn end(thread: &Thread, frame: &TrapFrame, signal: u8) {
+    let pid = thread.process.pid;
+    log::debug!("process {pid}: signal {signal} ends it at {:#x}", frame.rip);
+    exit::kill(&thread.process, ExitStatus::Killed(signal));
+}
+
+/// A handler cannot run because its stack cannot be written: SIGSEGV, which ends
+/// the process if it has no handler either.
+fn no_place_for_frame(thread: &Thread, frame: &TrapFrame, signal: u8) {
+    let (pid, rsp) = (thread.process.pid, frame.rsp);
+    log::debug!("process {pid}: no place at {rsp:#x} for the frame of signal {signal}");
+    if signal == SIGSEGV {
+        end(thread, frame, signal);
+    } else {
+        force(SignalInfo::kernel(SIGSEGV), Trap::default());
+    }
+}
+
+/// Has the program run a handler when it returns to ring 3.
+fn enter_handler(
+    thread: &Arc<Thread>,
+    frame: &mut TrapFrame,
+    info: SignalInfo,
+    action: &Action,
+) -> Result<(), Errno> {
+    let mask = thread.signals.mask();
+    let return_mask = thread.signals.saved_mask.lock().take().unwrap_or(mask);
+    let at = push_frame(thread, frame, info, action, return_mask)?;
+    let signal = info.signal();
+    frame.rsp = at;
+    frame.rip = action.handler;
+    frame.rax = 0;
+    frame.rdi = signal.into();
+    frame.rsi = at + INFO_OFFSET;
+    frame.rdx = at + CONTEXT_OFFSET;
+    frame.rflags &= !(cpu::FLAG_DIRECTION | cpu::FLAG_TRAP);
+    frame.sanitize();
+    let mut stack = thread.signals.stack.lock();
+    *stack = stack.after_entry();
+    drop(stack);
+    let mut blocked = mask.union(action.mask);
+    if !action.flags().contains(ActionFlags::NO_DEFER) {
+        blocked = blocked.with(signal);
+    }
+    set_mask(thread, blocked);
+    Ok(())
+}
+
+/// Writes the frame; returns its address.
+fn push_frame(
+    thread: &Thread,
+    frame: &TrapFrame,
+    info: SignalInfo,
+    action: &Action,
+    mask: SignalSet,
+) -> Result<u64, Errno> {
+    if !action.flags().contains(ActionFlags::RESTORER) {
+        return Err(Errno::EFAULT);
+    }
+    let components = fpu::components();
+    let mut user = thread.user.lock();
+    user.fpu.save();
+    let state = user.fpu.bytes();
+    let mark = if components == 0 { 0 } else { size_of_val(&Extent::END_MARK) };
+    let stack = *thread.signals.stack.lock();
+    let below = frame.rsp.wrapping_sub(RED_ZONE);
+    let alternate =
+        if action.flags().contains(ActionFlags::ON_STACK) { stack.fresh_top(below) } else { None };
+    let place =
+        Place::below(alternate.unwrap_or(below), state.len() + mark).ok_or(Errno::EFAULT)?;
+    let must_fit = alternate.is_some() || stack.in_use(frame.rsp);
+    if must_fit && !stack.holds(place.frame) {
+        return Err(Errno::EFAULT);
+    }
+    let trap = *thread.signals.trap.lock();
+    let machine = MachineContext::save(frame, &trap, mask, place.floating_point);
+    let context = UserContext::new(machine, stack.saved(), mask, components != 0);
+    let head = Frame::new(action.restorer, context, info.to_user());
+    let state_at = (place.floating_point - place.frame) as usize;
+    let mut bytes = vec![0; state_at + state.len() + mark];
+    bytes[..size_of::<Frame>()].copy_from_slice(head.as_bytes());
+    let (state_bytes, mark_bytes) = bytes[state_at..].split_at_mut(state.len());
+    state_bytes.copy_from_slice(state);
+    let extent = &mut state_bytes[Extent::OFFSET..][..size_of::<Extent>()];
+    if components == 0 {
+        extent.fill(0);
+    } else {
+        extent.copy_from_slice(Extent::new(state.len(), components).as_bytes());
+        mark_bytes.copy_from_slice(&Extent::END_MARK.to_le_bytes());
+    }
+    drop(user);
+    user::write_bytes(GuestVirt(place.frame), &bytes)?;
+    // A handler starts with what a program starts with.
+    let mut user = thread.user.lock();
+    user.fpu.reset();
+    user.fpu.restore();
+    Ok(place.frame)
+}

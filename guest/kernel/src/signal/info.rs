@@ -1,0 +1,105 @@
+//! Why a signal was sent: `siginfo_t`.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::process::wait::Change;
+use crate::process::{ExitStatus, Pid, scheduler};
+
+use super::SIGCONT;
+
+/// Values of `si_code`.
+pub mod code {
+    /// By `kill`.
+    pub const USER: i32 = 0;
+    /// By the kernel.
+    pub const KERNEL: i32 = 0x80;
+    /// By `tkill` or `tgkill`.
+    pub const THREAD: i32 = -6;
+    /// SIGCHLD: the child exited.
+    pub const CHILD_EXITED: i32 = 1;
+    /// SIGCHLD: a signal ended the child.
+    pub const CHILD_KILLED: i32 = 2;
+    /// SIGCHLD: the child stopped.
+    pub const CHILD_STOPPED: i32 = 5;
+    /// SIGCHLD: the child goes on.
+    pub const CHILD_CONTINUED: i32 = 6;
+}
+
+/// The part of `siginfo_t` that means something; the rest of its 128 bytes is
+/// zero.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SignalInfo {
+    number: i32,
+    error: i32,
+    /// `si_code`.
+    pub code: i32,
+    padding: i32,
+    /// What depends on the signal and its code: an address, a sender, a child.
+    fields: [u64; 4],
+}
+
+/// Size of `siginfo_t`.
+pub const USER_SIZE: usize = 128;
+const _: () = assert!(size_of::<SignalInfo>() == 48);
+
+impl SignalInfo {
+    fn new(number: u8, code: i32, fields: [u64; 4]) -> Self {
+        Self { number: number.into(), error: 0, code, padding: 0, fields }
+    }
+
+    /// A fault at an address.
+    pub fn fault(number: u8, code: i32, address: u64) -> Self {
+        Self::new(number, code, [address, 0, 0, 0])
+    }
+
+    /// From the kernel, for reasons of its own.
+    pub fn kernel(number: u8) -> Self {
+        Self::new(number, code::KERNEL, [0; 4])
+    }
+
+    /// From the current process by a call, which `code` names.
+    pub fn sent(number: u8, code: i32) -> Self {
+        let sender = scheduler::current().process.pid;
+        Self::new(number, code, [sender.into(), 0, 0, 0])
+    }
+
+    /// A signal of which nothing is known but that it came.
+    pub fn unknown(number: u8) -> Self {
+        Self::new(number, code::USER, [0; 4])
+    }
+
+    /// What a parent learns of its child.
+    pub fn child(number: u8, child: Pid, change: Change) -> Self {
+        let (code, status) = child_change(change);
+        Self::new(number, code, [child.into(), status.into(), 0, 0])
+    }
+
+    /// Which signal.
+    pub fn signal(&self) -> u8 {
+        u8::try_from(self.number).unwrap_or_default()
+    }
+
+    /// The same as another signal.
+    pub fn as_signal(mut self, number: u8) -> Self {
+        self.number = number.into();
+        self
+    }
+
+    /// As a program sees it.
+    pub fn to_user(self) -> [u8; USER_SIZE] {
+        let mut bytes = [0; USER_SIZE];
+        bytes[..size_of::<Self>()].copy_from_slice(self.as_bytes());
+        bytes
+    }
+}
+
+/// `si_code` and `si_status` of a child, as SIGCHLD and `waitid` report it.
+pub fn child_change(change: Change) -> (i32, u8) {
+    match change {
+        Change::Ended(ExitStatus::Exited(status)) => (code::CHILD_EXITED, status),
+        Change::Ended(ExitStatus::Killed(signal)) => (code::CHILD_KILLED, signal),
+        Change::Stopped(signal) => (code::CHILD_STOPPED, signal),
+        Change::Continued => (code::CHILD_CONTINUED, SIGCONT),
+    }
+}

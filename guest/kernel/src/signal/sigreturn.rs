@@ -1,0 +1,84 @@
+//! The way back from a handler: `rt_sigreturn`.
+
+use alloc::sync::Arc;
+use alloc::vec;
+
+use pagelab_abi::addr::GuestVirt;
+use pagelab_hal::fpu;
+use pagelab_hal::trap::TrapFrame;
+use pagelab_vfs::Errno;
+use zerocopy::FromBytes;
+
+use super::frame::{Extent, LEGACY_SIZE, UserContext};
+use super::info::SignalInfo;
+use super::{SIGSEGV, Trap, force, set_mask};
+use crate::process::scheduler;
+use crate::process::thread::Thread;
+use crate::user;
+
+/// Gives the program back what the frame on its stack holds, which the handler
+/// may have changed. A frame that cannot be read is SIGSEGV.
+pub fn sigreturn(frame: &mut TrapFrame) {
+    let thread = scheduler::current();
+    if restore(&thread, frame).is_err() {
+        log::debug!("process {}: no signal frame at {:#x}", thread.process.pid, frame.rsp);
+        force(SignalInfo::kernel(SIGSEGV), Trap::default());
+    }
+}
+
+fn restore(thread: &Arc<Thread>, frame: &mut TrapFrame) -> Result<(), Errno> {
+    // The handler has returned to the restorer, which took its address away.
+    let context: UserContext = user::read(GuestVirt(frame.rsp))?;
+    set_mask(thread, context.mask);
+    restore_floating_point(thread, GuestVirt(context.machine.floating_point))?;
+    {
+        let mut stack = thread.signals.stack.lock();
+        // As on Linux, a stack that makes no sense is not an error here, and one
+        // that the handler has set and still uses stays.
+        if let Ok(restored) = stack.replaced_by(context.stack, frame.rsp) {
+            *stack = restored;
+        }
+    }
+    context.machine.restore(frame);
+    Ok(())
+}
+
+fn restore_floating_point(thread: &Thread, at: GuestVirt) -> Result<(), Errno> {
+    let mut extended = None;
+    let mut legacy = [0; LEGACY_SIZE];
+    if at.0 != 0 {
+        user::read_bytes(at, &mut legacy)?;
+        extended = read_extended(thread, at, &legacy)?;
+    }
+    let mut user = thread.user.lock();
+    if at.0 == 0 {
+        user.fpu.reset();
+    } else if let Some(state) = &extended {
+        user.fpu.load_extended(state);
+    } else {
+        user.fpu.reset();
+        user.fpu.load_legacy(&legacy);
+    }
+    user.fpu.restore();
+    Ok(())
+}
+
+/// The whole state, if the frame says that it is there.
+fn read_extended(
+    thread: &Thread,
+    at: GuestVirt,
+    legacy: &[u8; LEGACY_SIZE],
+) -> Result<Option<vec::Vec<u8>>, Errno> {
+    let size = thread.user.lock().fpu.bytes().len();
+    let extent = Extent::read_from_bytes(&legacy[Extent::OFFSET..]);
+    if fpu::components() == 0 || !extent.is_ok_and(|extent| extent.describes(size)) {
+        return Ok(None);
+    }
+    let mark: u32 = user::read(GuestVirt(at.0.wrapping_add(size as u64)))?;
+    if mark != Extent::END_MARK {
+        return Ok(None);
+    }
+    let mut state = vec![0; size];
+    user::read_bytes(at, &mut state)?;
+    Ok(Some(state))
+}
