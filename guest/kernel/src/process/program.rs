@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use pagelab_abi::addr::{Frame, GuestPhys, PAGE_SIZE};
 use pagelab_abi::boot::Module;
+use pagelab_hal::memory::module_bytes;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::{FaultError, NeedsPage, ObjectId, ObjectKind, OutOfMemory, Use};
 
@@ -55,6 +56,10 @@ static SOURCES: Lock<Vec<Source>> = Lock::new(Vec::new());
 /// If there is no memory for it.
 pub fn open_module(module: &Module) -> Result<ObjectId, OutOfMemory> {
     let start = GuestPhys(module.start);
+    // Other VMMs may name a module that is not in memory.
+    if !start.is_page_aligned() || module_bytes(start, module.length).is_empty() {
+        return Err(OutOfMemory);
+    }
     let pages = module.length.div_ceil(PAGE_SIZE);
     let object = memory().objects.create(ObjectKind::Program, pages, 0)?;
     SOURCES.lock().push(Source { object, start, length: pages * PAGE_SIZE });

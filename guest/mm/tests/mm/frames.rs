@@ -156,3 +156,36 @@ fn nonsense_is_refused() {
     assert_eq!(new(&[range(0, 1, true); 33]), Some(FramesError::TooManyRanges));
     assert_eq!(new(&[]), None);
 }
+
+#[test]
+fn memory_that_is_not_known_to_be_zero_is_used_to_its_last_frame() {
+    let frames = frames(&[range(512, 512 + 3 * 512, false)]);
+    let got = std::iter::from_fn(|| frames.alloc(Use::Anonymous)).count();
+    assert_eq!(got, 3 * 512);
+    assert_eq!(frames.free(), 0);
+}
+
+#[test]
+fn frames_given_back_zero_need_no_zeroing_and_were_used() {
+    let frames = frames(&[range(0, 1024, true)]);
+    let ram = Ram::new(1024);
+    let used = frames.alloc_zeroed(&ram, Use::Table).unwrap();
+    let table = frames.alloc_zeroed(&ram, Use::Table).unwrap();
+    ram.write_bytes(table, 0, &[1]);
+    ram.write_bytes(table, 0, &[0]);
+    frames.hold().release_zeroed(&ram, table);
+    let counters = frames.counters();
+    assert_eq!((counters.free, counters.untouched), (1023, 1022));
+    assert_eq!(frames.hold().alloc_for_zero(Use::Table), Some((table, true)));
+    assert_eq!(frames.counters().untouched, 1022);
+    frames.release(&ram, table);
+    frames.release(&ram, used);
+    assert_eq!(frames.counters().untouched, 1022);
+    let all: Vec<_> = std::iter::from_fn(|| frames.alloc_zeroed(&ram, Use::Kernel)).collect();
+    assert_eq!(all.len(), 1024);
+    assert!(all.iter().all(|&frame| ram.word(frame, 0) == 0));
+    all.iter().for_each(|&frame| ram.zero_frame(frame));
+    all.iter().for_each(|&frame| frames.hold().release_zeroed(&ram, frame));
+    assert_eq!((frames.free(), frames.counters().untouched), (1024, 0));
+    assert_eq!(frames.alloc_huge(Use::Kernel).map(|run| run.zero), Some(true));
+}

@@ -21,6 +21,8 @@
 //! 0_1000  page tables, one page a level
 //! ```
 
+#![allow(unsafe_code, reason = "KVM is given the address of guest memory")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -82,6 +84,7 @@ const EFER: u64 = 0xd01;
 const RFLAGS: u64 = 2;
 
 /// Vectors of exceptions.
+pub(super) const BREAKPOINT: u16 = 3;
 pub(super) const INVALID_OPCODE: u16 = 6;
 pub(super) const GENERAL_PROTECTION: u16 = 13;
 pub(super) const PAGE_FAULT: u16 = 14;
