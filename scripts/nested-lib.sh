@@ -164,6 +164,9 @@ pack_tree() {
 
 # --- The boot -------------------------------------------------------------
 
+# Programs lie on a ramfs: on a tmpfs, the default, their pages would count as
+# shared memory of the process, and so would look like guest memory.
+#
 # boot SCRATCH MIB SECONDS: runs the machine; its serial ports are the kernel's
 # log, the program's standard output and its standard error. Exits with the
 # program's status.
@@ -176,7 +179,7 @@ boot() {
     timeout "$3" qemu-system-x86_64 -accel tcg -machine pc -cpu max,+svm,+npt -m "$2" \
         -nodefaults -display none -no-reboot \
         -kernel "$nested_vmlinuz" -initrd "$scratch/initrd" \
-        -append 'console=ttyS0 panic=-1' \
+        -append 'console=ttyS0 panic=-1 rootfstype=ramfs' \
         -chardev "file,id=log,path=$log" -serial chardev:log \
         -chardev "file,id=output,path=$scratch/output" -serial chardev:output \
         -chardev "file,id=errors,path=$scratch/errors" -serial chardev:errors \

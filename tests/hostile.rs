@@ -23,7 +23,10 @@ fn a_guest_that_powers_off_gives_its_status() {
 #[test]
 fn a_triple_fault_is_called_that() {
     let outcome = run(&guests::kernel(guests::triple_fault()), &[]);
-    outcome.expect(125, &["triple fault", "rip ffffffff80200000"]);
+    outcome.expect(125, &["triple fault"]);
+    // Some hosts reset the registers before anybody can read them; that is said.
+    let registers = outcome.stderr.contains("rip ffffffff80200000");
+    assert!(registers || outcome.stderr.contains("reset"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -123,6 +126,17 @@ fn no_event_is_lost_when_all_are_wanted() {
         assert_eq!(words[..2], ["event", &(number + 1).to_string()]);
         assert!(line.contains(&format!("at {number:#014x} ")), "{line}");
     }
+}
+
+#[test]
+fn events_that_nobody_reads_keep_nobody_from_stopping_the_lab() {
+    let kernel = guests::with_shared_pages(guests::events(), &[], &[]);
+    // The lines fill the pipe long before the end.
+    let lab = Lab::with_kernel(&kernel, &["--events", "--timeout", "0.5"]);
+    let outcome = lab.start().finish_unread();
+    assert_eq!(outcome.status, 124, "{}", outcome.stderr);
+    assert!(outcome.stderr.starts_with("event      1 "));
+    outcome.within(20);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 pub mod elf;
 pub mod guests;
+pub mod programs;
 
 use std::fs::File;
 use std::io::{Read, Write};

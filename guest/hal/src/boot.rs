@@ -35,7 +35,7 @@ extern "C" fn enter_from_vmm(boot_info: u64) -> ! {
     // Only the place that the ABI names is trusted.
     let well_placed = boot_info >= BOOT_INFO.0
         && boot_info + size_of::<BootInfo>() as u64 <= BOOT_INFO_END.0
-        && boot_info % 8 == 0;
+        && boot_info.is_multiple_of(8);
     if !well_placed {
         power::power_off(WRONG_ABI);
     }

@@ -26,7 +26,8 @@ pub fn write_segments(stream: u32, segments: &[Segment]) -> bool {
 /// Writes bytes of the kernel's own to a stream.
 pub fn write_bytes(stream: u32, bytes: &[u8]) -> bool {
     if lab::is_present() {
-        write_segments(stream, &[lab::segment_of(bytes)])
+        const PIECE: usize = 16 * 4096;
+        bytes.chunks(PIECE).all(|piece| lab::request_with(OP_WRITE, stream, piece))
     } else {
         serial::write(bytes);
         true
@@ -76,7 +77,7 @@ impl Log for Logger {
         if lab::is_present() {
             // A line that is too long is cut off, not lost.
             let _ = line.write_fmt(*record.args());
-            lab::request(OP_LOG, record.level() as u32, &[lab::segment_of(line.as_bytes())]);
+            lab::request_with(OP_LOG, record.level() as u32, line.as_bytes());
         } else {
             let name = record.level().as_str();
             let _ = writeln!(line, "[{name}] {}", record.args());

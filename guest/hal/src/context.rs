@@ -8,7 +8,6 @@
 use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::cell::Cell;
-use core::ptr::null;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::stack::Stack;
@@ -109,7 +108,7 @@ impl Switch {
         trap::set_kernel_stack(top);
         let from = CURRENT.swap(self.next.cast_mut(), Ordering::Relaxed);
         let abandoned = Cell::new(0);
-        let save = if from.cast_const() == null() {
+        let save = if from.is_null() {
             abandoned.as_ptr()
         } else {
             // SAFETY: the running context cannot have been freed, as above.

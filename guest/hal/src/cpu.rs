@@ -163,8 +163,10 @@ pub fn enable_features() {
     unsafe { write_cr4(bits) };
     // SAFETY: write protection only takes rights away from ring 0.
     unsafe { write_cr0(read_cr0() | CR0_WRITE_PROTECT) };
-    // SAFETY: both bits are architectural in 64-bit mode.
-    unsafe { write_msr(msr::EFER, read_msr(msr::EFER) | EFER_SYSCALL | EFER_NO_EXECUTE) };
+    // SAFETY: the register is architectural in 64-bit mode.
+    let efer = unsafe { read_msr(msr::EFER) };
+    // SAFETY: so are both bits.
+    unsafe { write_msr(msr::EFER, efer | EFER_SYSCALL | EFER_NO_EXECUTE) };
 }
 
 /// Whether ring-0 instructions go through an emulator, by what they cost: sixty

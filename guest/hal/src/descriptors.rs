@@ -162,8 +162,10 @@ pub(crate) fn load() {
 /// Sets the stack that exceptions and interrupts from ring 3 start on.
 #[inline]
 pub(crate) fn set_ring0_stack(top: u64) {
+    // SAFETY: inside the static.
+    let place = unsafe { &raw mut (*TABLES.0.get()).task_state.stack_ring0 };
     // SAFETY: interrupts are off, one processor, and no reference is held.
-    unsafe { (&raw mut (*TABLES.0.get()).task_state.stack_ring0).write_unaligned(top) };
+    unsafe { place.write_unaligned(top) };
 }
 
 fn pointer<T>(table: &T) -> TablePointer {

@@ -109,10 +109,29 @@ fn ring(operation: u32, argument: u32, segments: &[Segment]) -> bool {
     true
 }
 
-/// A piece of the kernel's own memory as a segment.
-#[must_use]
-pub fn segment_of(bytes: &[u8]) -> Segment {
-    Segment { start: memory::physical_address(bytes).0, length: bytes.len() as u64 }
+/// Bytes of the kernel's own memory as segments. Those on a stack lie in pages
+/// that are anywhere, so they are cut at each page's end.
+pub fn segments_of(bytes: &[u8]) -> impl Iterator<Item = Segment> {
+    let mut rest = bytes;
+    core::iter::from_fn(move || {
+        let in_page = PAGE_SIZE as usize - rest.as_ptr() as usize % PAGE_SIZE as usize;
+        let (piece, more) = rest.split_at(rest.len().min(in_page));
+        rest = more;
+        let start = memory::physical_address(piece.as_ptr()).0;
+        (!piece.is_empty()).then_some(Segment { start, length: piece.len() as u64 })
+    })
+}
+
+/// Carries out an operation on bytes of the kernel's own memory, at most 30
+/// pages of them.
+pub fn request_with(operation: u32, argument: u32, bytes: &[u8]) -> bool {
+    let mut segments = [Segment::default(); MAX_SEGMENTS];
+    let mut count = 0;
+    for (place, segment) in segments.iter_mut().zip(segments_of(bytes)) {
+        *place = segment;
+        count += 1;
+    }
+    request(operation, argument, &segments[..count])
 }
 
 fn whole(frame: Frame) -> Segment {
@@ -195,16 +214,18 @@ pub fn emit(mut event: Event) {
     let slot = written as usize % EVENT_SLOTS;
     event.sequence = written + 1;
     let place = (SHARED.0.get() as usize + EVENTS_OFFSET + slot * size_of::<Event>()) as *mut Event;
+    // SAFETY: inside the ring.
+    let number = unsafe { &raw mut (*place).sequence };
     // A reader that copies the slot meanwhile sees that the number is wrong.
     // SAFETY: inside the ring.
-    unsafe { (&raw mut (*place).sequence).write_volatile(0) };
+    unsafe { number.write_volatile(0) };
     fence(Ordering::Release);
     let sequence = core::mem::replace(&mut event.sequence, 0);
     // SAFETY: inside the ring.
     unsafe { place.write_volatile(event) };
     fence(Ordering::Release);
     // SAFETY: inside the ring.
-    unsafe { (&raw mut (*place).sequence).write_volatile(sequence) };
+    unsafe { number.write_volatile(sequence) };
     write!(written + 1, events_written);
 }
 

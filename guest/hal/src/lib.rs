@@ -21,12 +21,18 @@
 //! | [`interrupts`] | the local APIC and the I/O APIC |
 //! | [`time`] | the time-stamp counter as a clock |
 //! | [`power`] | the end: power-off, and dying with a report |
+//! | [`provoke`] | dying on purpose |
 //! | [`sync`] | locks for one processor |
 //!
 //! One processor, and the kernel is never preempted in ring 0: interrupts are
 //! off there except while it halts. Locks are therefore never waited for.
 
 #![no_std]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "for one 64-bit processor: usize is u64, and registers are cut into pieces on purpose"
+)]
 
 extern crate alloc;
 
@@ -41,6 +47,7 @@ pub mod interrupts;
 pub mod lab;
 pub mod memory;
 pub mod power;
+pub mod provoke;
 pub mod pvh;
 pub mod serial;
 pub mod stack;

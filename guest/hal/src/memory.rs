@@ -11,9 +11,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagelab_abi::addr::{Frame, GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_abi::boot::{BootInfo, FLAG_MEMORY_ZEROED, MEMORY_USABLE};
-use pagelab_abi::layout::{LOW_MEMORY_END, PHYSMAP_BASE};
+use pagelab_abi::layout::{IMAGE_BASE, LOW_MEMORY_END, PHYSMAP_BASE, STACKS_BASE};
 use pagelab_mm::Machine;
 use pagelab_mm::frames::{Block, FrameInfo, FrameRange, Frames, MAX_RANGES, Metadata};
+use pagelab_paging::walk::walk;
 use pagelab_paging::{Entry, TableMemory, TableMemoryMut};
 
 use crate::cpu::{self, Features};
@@ -93,6 +94,13 @@ fn frame_pointer(frame: Frame) -> *mut u8 {
     (PHYSMAP_BASE + frame.start().0) as *mut u8
 }
 
+/// Where an entry of a table is mapped.
+#[inline]
+fn entry_pointer(table: Frame, index: usize) -> *mut Entry {
+    debug_assert!(index < 512);
+    frame_pointer(table).cast::<Entry>().wrapping_add(index & 511)
+}
+
 /// Where `length` bytes of a frame are mapped.
 #[inline]
 fn part_of_frame(frame: Frame, offset: usize, length: usize) -> *mut u8 {
@@ -101,12 +109,17 @@ fn part_of_frame(frame: Frame, offset: usize, length: usize) -> *mut u8 {
     unsafe { frame_pointer(frame).add(offset) }
 }
 
-/// Physical address of something in the kernel's image or in the physical map.
+/// Physical address of something of the kernel's own; 0 if it is not mapped.
 #[must_use]
 pub(crate) fn physical_address<T: ?Sized>(value: *const T) -> GuestPhys {
-    use pagelab_abi::layout::IMAGE_BASE;
     let address = value.cast::<u8>() as u64;
-    GuestPhys(if address >= IMAGE_BASE { address - IMAGE_BASE } else { address - PHYSMAP_BASE })
+    if address >= IMAGE_BASE {
+        GuestPhys(address - IMAGE_BASE)
+    } else if address < STACKS_BASE {
+        GuestPhys(address - PHYSMAP_BASE)
+    } else {
+        walk(&Physical, kernel_root().start(), GuestVirt(address)).physical().unwrap_or_default()
+    }
 }
 
 /// Whether frames are zeroed and copied by the host: where ring 0 is emulated,
@@ -119,17 +132,15 @@ fn host_moves_frames() -> bool {
 impl Machine for Physical {
     #[inline]
     fn read_entry(&self, table: Frame, index: usize) -> Entry {
-        debug_assert!(index < 512);
         // SAFETY: a frame of RAM that is a page table. Volatile: the processor
         // sets the accessed and dirty bits.
-        unsafe { frame_pointer(table).cast::<Entry>().add(index & 511).read_volatile() }
+        unsafe { entry_pointer(table, index).read_volatile() }
     }
 
     #[inline]
     fn write_entry(&self, table: Frame, index: usize, entry: Entry) {
-        debug_assert!(index < 512);
         // SAFETY: as above.
-        unsafe { frame_pointer(table).cast::<Entry>().add(index & 511).write_volatile(entry) };
+        unsafe { entry_pointer(table, index).write_volatile(entry) };
     }
 
     fn zero_frame(&self, frame: Frame) {
@@ -179,7 +190,7 @@ impl Machine for Physical {
 
 impl TableMemory for Physical {
     fn read_entry(&self, address: GuestPhys) -> Option<Entry> {
-        let inside = address.0 < RAM_END.load(Ordering::Relaxed) && address.0 % 8 == 0;
+        let inside = address.0 < RAM_END.load(Ordering::Relaxed) && address.0.is_multiple_of(8);
         // SAFETY: aligned, in RAM.
         inside.then(|| unsafe { ((PHYSMAP_BASE + address.0) as *const Entry).read_volatile() })
     }

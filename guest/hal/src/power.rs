@@ -110,25 +110,14 @@ fn die(message: &[u8], mut state: PanicState, frame_pointer: u64) -> ! {
         let bytes = unsafe {
             core::slice::from_raw_parts((&raw const state).cast::<u8>(), size_of::<PanicState>())
         };
-        // Both are on a stack that may be anywhere in the kernel's map.
-        if let (Some(text), Some(registers)) = (piece(message), piece(bytes)) {
-            lab::request(OP_PANIC, 0, &[text, registers]);
-        }
+        let mut segments = [Segment::default(); 4];
+        let pieces = lab::segments_of(message).chain(lab::segments_of(bytes));
+        let count = segments.iter_mut().zip(pieces).map(|(place, piece)| *place = piece).count();
+        lab::request(OP_PANIC, 0, &segments[..count]);
     } else {
         report_on_serial(message, &state);
     }
     leave(DIED)
-}
-
-/// Kernel memory at any address as a piece of physical memory; it must not
-/// cross into a page that lies elsewhere.
-fn piece(bytes: &[u8]) -> Option<Segment> {
-    let start = physical(bytes.as_ptr() as u64)?;
-    let last = physical(bytes.as_ptr() as u64 + (bytes.len() as u64).saturating_sub(1))?;
-    if last - start + 1 == bytes.len() as u64 {
-        return Some(Segment { start, length: bytes.len() as u64 });
-    }
-    None
 }
 
 fn physical(address: u64) -> Option<u64> {
@@ -140,7 +129,7 @@ fn physical(address: u64) -> Option<u64> {
 /// that is mapped.
 fn backtrace(mut frame_pointer: u64, addresses: &mut [u64]) -> usize {
     let read = |address: u64| {
-        let place = (address % 8 == 0).then(|| physical(address)).flatten()?;
+        let place = address.is_multiple_of(8).then(|| physical(address)).flatten()?;
         // SAFETY: mapped, aligned.
         Some(unsafe { ((pagelab_abi::layout::PHYSMAP_BASE + place) as *const u64).read() })
     };

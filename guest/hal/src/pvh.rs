@@ -159,7 +159,7 @@ fn at<T>(address: u64) -> Option<&'static T> {
     let fits = address != 0 && address.checked_add(size_of::<T>() as u64)? <= EARLY_MAP_END;
     // SAFETY: in the early map; the protocol's structures are plain numbers and
     // aligned by the VMM that wrote them.
-    (fits && address % align_of::<T>() as u64 == 0)
+    (fits && address.is_multiple_of(align_of::<T>() as u64))
         .then(|| unsafe { &*((PHYSMAP_BASE + address) as *const T) })
 }
 

@@ -69,7 +69,7 @@ pub fn wall_clock() -> u64 {
 #[must_use]
 pub fn to_nanoseconds(ticks: u64) -> u64 {
     let per_tick = NANOSECONDS_PER_TICK.load(Ordering::Relaxed);
-    (u128::from(ticks) * u128::from(per_tick) >> 32) as u64
+    ((u128::from(ticks) * u128::from(per_tick)) >> 32) as u64
 }
 
 /// The counter's value at a moment given in nanoseconds since the start.

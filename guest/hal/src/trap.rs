@@ -194,7 +194,7 @@ impl TrapFrame {
         self.vector >= SYSCALL
     }
 
-    const fn from_user(&self) -> bool {
+    const fn is_from_user(&self) -> bool {
         self.cs & 3 != 0
     }
 }
@@ -421,7 +421,7 @@ fn is_unprivileged_syscall(frame: &TrapFrame, address: u64) -> bool {
 extern "C" fn enter(frame: &mut TrapFrame) -> bool {
     // SAFETY: written once, before the first program.
     let handlers = unsafe { (*HANDLERS.0.get()).as_ref() };
-    let Some(handlers) = handlers.filter(|_| frame.from_user()) else {
+    let Some(handlers) = handlers.filter(|_| frame.is_from_user()) else {
         enter_from_kernel(frame, handlers);
         return false;
     };

@@ -16,6 +16,12 @@
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "usize is u64 here, and arguments arrive in registers that Linux cuts as it needs"
+)]
 #![allow(unreachable_pub, reason = "nothing of a binary is reachable from outside")]
 
 extern crate alloc;
@@ -58,8 +64,10 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
     if number != vector::SPURIOUS {
         interrupts::end_of_interrupt();
     }
-    if number == vector::TIMER {
-        process::scheduler::timer_interrupt();
+    match number {
+        vector::TIMER => process::scheduler::timer_interrupt(),
+        vector::LAB => files::console::input_arrived(),
+        _ => {}
     }
     if let Some(frame) = program {
         process::scheduler::yield_now();

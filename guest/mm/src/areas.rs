@@ -91,8 +91,16 @@ impl Areas {
     ///
     /// If there is no heap left.
     pub fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
+        let has_room = |leaf: &Leaf| leaf.areas.len() + count <= LEAF_AREAS;
+        let count = match self.leaves.len() {
+            0 => 1,
+            // Most address spaces are as small as that and need no spare leaf;
+            // one that becomes empty in between is kept.
+            1..=4 if self.leaves.iter().all(has_room) => 0,
+            _ => count,
+        };
         self.leaves.try_reserve(count)?;
-        self.spare.try_reserve(count)?;
+        self.spare.try_reserve(count.max(1))?;
         while self.spare.len() < count {
             let mut leaf = Vec::new();
             leaf.try_reserve_exact(LEAF_AREAS)?;
@@ -168,6 +176,11 @@ impl Areas {
         change(&mut self.leaves[place.leaf].areas[place.slot]);
     }
 
+    /// Changes all areas without moving their bounds.
+    pub fn change_all(&mut self, change: impl FnMut(&mut Area)) {
+        self.leaves.iter_mut().flat_map(|leaf| leaf.areas.iter_mut()).for_each(change);
+    }
+
     /// Replaces an area by one that lies in its place: between the same
     /// neighbours.
     pub fn replace(&mut self, place: Place, area: Area) {
@@ -216,7 +229,7 @@ impl Areas {
         let area = self.leaves[place.leaf].areas.remove(place.slot);
         if self.leaves[place.leaf].areas.is_empty() {
             let leaf = self.leaves.remove(place.leaf);
-            if self.spare.len() < self.spare.capacity().min(4) {
+            if self.spare.len() < self.spare.capacity() {
                 self.spare.push(leaf.areas);
             }
         }

@@ -61,10 +61,21 @@ impl AddressSpace {
         let start = self.protect_from(address, end, grows)?;
         self.check_splits(start, end)?;
         let protection = Protection::from_linux(protection);
-        self.modify_areas(memory, start, end, Holes::Stop, |space, part| {
-            space.protect_part(memory, part, protection)
-        })?;
-        self.populate_locked(memory, start, end, protection);
+        let mut at = start;
+        while at < end {
+            let area = *self.area_at(at).ok_or(MmError::NotMapped)?;
+            let stop = area.end.min(end);
+            self.modify_areas(memory, at, stop, Holes::Stop, |space, part| {
+                space.protect_part(memory, part, protection)
+            })?;
+            let was_writable = area.protection.contains(Protection::WRITE);
+            let locked = area.is_private() && area.flags.contains(AreaFlags::LOCKED);
+            if locked && !was_writable && protection.contains(Protection::WRITE) {
+                // Written now, not later; protected even if this fails.
+                let _ = self.populate(memory, at, stop, Populate::Mapping, false);
+            }
+            at = stop;
+        }
         Ok(())
     }
 
@@ -145,31 +156,6 @@ impl AddressSpace {
             }
             true
         });
-    }
-
-    /// Locked private memory that became writable is written now, not later.
-    fn populate_locked<M: Machine>(
-        &mut self,
-        memory: &Memory<M>,
-        start: GuestVirt,
-        end: GuestVirt,
-        protection: Protection,
-    ) {
-        if !protection.contains(Protection::WRITE) || self.sizes.locked == 0 {
-            return;
-        }
-        let mut at = start;
-        while let Some(place) = self.areas.find(at)
-            && self.areas.get(place).start < end
-        {
-            let area = *self.areas.get(place);
-            let part = (area.start.max(start), area.end.min(end));
-            if area.is_private() && area.flags.contains(AreaFlags::LOCKED) {
-                // As on Linux the protection is changed even if this fails.
-                let _ = self.populate(memory, part.0, part.1, Populate::Mapping, false);
-            }
-            at = area.end;
-        }
     }
 }
 

@@ -12,7 +12,6 @@ use crate::error::{MmError, OutOfMemory};
 use crate::live::{self, Edits};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::mmap::Mapped;
 use crate::space::{AddressSpace, LOWEST, page_round_up};
 use crate::table;
 
@@ -42,6 +41,16 @@ pub struct RemapRequest {
     pub flags: RemapFlags,
     /// Where it shall be, with `FIXED`; a hint with `DONT_UNMAP`.
     pub new_address: GuestVirt,
+}
+
+/// Where a mapping is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remapped {
+    /// Its first byte.
+    pub start: GuestVirt,
+    /// Locked memory that came to it: call [`AddressSpace::populate`] for this
+    /// range next. Its failure is not the call's.
+    pub populate: Option<(GuestVirt, GuestVirt)>,
 }
 
 /// Arguments that were checked; lengths are whole pages.
@@ -110,7 +119,7 @@ impl AddressSpace {
         &mut self,
         memory: &Memory<M>,
         request: &RemapRequest,
-    ) -> Result<Mapped, MmError> {
+    ) -> Result<Remapped, MmError> {
         let remap = Remap::checked(request, self.areas.len())?;
         let start = if remap.flags.contains(RemapFlags::FIXED) && remap.old == remap.new {
             self.move_many(memory, &remap)?
@@ -123,10 +132,12 @@ impl AddressSpace {
         } else {
             self.grow(memory, &remap)?
         };
-        let populate = self.area_at(start).is_some_and(|area| {
-            area.flags.contains(AreaFlags::LOCKED) && !area.flags.contains(AreaFlags::LOCK_ON_FAULT)
-        });
-        Ok(Mapped { start, length: remap.new, populate })
+        let grown = (GuestVirt(start.0 + remap.old), GuestVirt(start.0 + remap.new));
+        let populates = |area: &Area| {
+            area.flags & (AreaFlags::LOCKED | AreaFlags::LOCK_ON_FAULT) == AreaFlags::LOCKED
+        };
+        let populate = grown.0 < grown.1 && self.area_at(start).is_some_and(populates);
+        Ok(Remapped { start, populate: populate.then_some(grown) })
     }
 
     /// Checks what Linux checks before it makes or moves anything; returns the
@@ -136,7 +147,8 @@ impl AddressSpace {
         if remap.old == 0 && area.is_private() {
             return Err(MmError::Invalid);
         }
-        if remap.old_end() > area.end {
+        // What is given up may lie anywhere, the rest in one area.
+        if area.end.0 - remap.start.0 < remap.old.min(remap.new) {
             return Err(MmError::BadAddress);
         }
         if remap.new <= remap.old {
@@ -215,7 +227,7 @@ impl AddressSpace {
         remap: &Remap,
     ) -> Result<GuestVirt, MmError> {
         let first = *self.area_at(remap.start).ok_or(MmError::BadAddress)?;
-        if remap.old_end() <= first.end || remap.flags.contains(RemapFlags::DONT_UNMAP) {
+        if remap.old_end() <= first.end {
             return self.remap_to(memory, *remap);
         }
         let mut at = remap.start;

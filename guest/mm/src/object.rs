@@ -267,6 +267,22 @@ impl Objects {
         self.inner.lock().object(id).index.for_each(machine, from, &mut visit);
     }
 
+    /// Gives back memory that was needed for more objects than there are now.
+    pub fn shrink(&self) {
+        let mut inner = self.inner.lock();
+        while matches!(inner.slots.last(), Some(Slot::Free { .. })) {
+            inner.slots.pop();
+        }
+        inner.slots.shrink_to_fit();
+        inner.free = NO_SLOT;
+        for slot in 0..inner.slots.len() {
+            if let Slot::Free { .. } = inner.slots[slot] {
+                inner.slots[slot] = Slot::Free { next: inner.free };
+                inner.free = slot;
+            }
+        }
+    }
+
     /// How many objects there are.
     pub fn count(&self) -> usize {
         let inner = self.inner.lock();

@@ -101,6 +101,10 @@ impl AddressSpace {
             Populate::Read => false,
             Populate::Write => true,
         };
+        // Without the right to read, the processor would still read; the call says no.
+        if how == Populate::Read && !area.protection.contains(Protection::READ) {
+            return Err(Stopped { at: start, error: FaultError::Forbidden });
+        }
         let mut enough = EntryFlags::PRESENT | EntryFlags::USER;
         enough.set(EntryFlags::WRITABLE, write);
         let mut at = start;

@@ -289,12 +289,10 @@ impl AddressSpace {
         let area = *self.areas.get(place);
         let related = |other: Option<Place>, before: bool| {
             let other = *self.areas.get(other?);
-            let with = |family| Area { family, ..area };
-            let continues = if before {
-                other.continues_with(&with(other.family))
-            } else {
-                with(other.family).continues_with(&other)
-            };
+            // Rights do not matter here: they may yet become the same.
+            let alike = Area { family: other.family, protection: other.protection, ..area };
+            let continues =
+                if before { other.continues_with(&alike) } else { alike.continues_with(&other) };
             (other.family != 0 && continues && !other.flags.contains(AreaFlags::INHERITED))
                 .then_some(other.family)
         };

@@ -54,9 +54,17 @@ impl AddressSpace {
         address: GuestVirt,
     ) -> Result<Place, FaultError> {
         let place = self.areas.find(address).ok_or(FaultError::NoMapping)?;
-        let area = *self.areas.get(place);
         let start = address.page_start();
-        if !grows_down(&area) || start < LOWEST || !self.may_grow(place, start) {
+        let clear = self.is_clear_below(place, start);
+        if !grows_down(self.areas.get(place)) || start < LOWEST || !clear {
+            return Err(FaultError::NoMapping);
+        }
+        // Linux does this here too, so that the page offset stays from now on.
+        if self.areas.get(place).family == 0 {
+            self.adopt_family(place);
+        }
+        let area = *self.areas.get(place);
+        if !self.may_grow(&area, start) {
             return Err(FaultError::NoMapping);
         }
         let pages = (area.start.0 - start.0) >> PAGE_SHIFT;
@@ -70,10 +78,17 @@ impl AddressSpace {
         Ok(place)
     }
 
-    /// The rules of growth: `RLIMIT_STACK`, `RLIMIT_AS`, locked memory, and the
-    /// guard gap to what lies below.
-    fn may_grow(&self, place: Place, start: GuestVirt) -> bool {
-        let area = self.areas.get(place);
+    /// The guard gap to what lies below.
+    fn is_clear_below(&self, place: Place, start: GuestVirt) -> bool {
+        let Some(below) = self.areas.previous(place).map(|below| self.areas.get(below)) else {
+            return true;
+        };
+        let guarded = !grows_down(below) && !below.protection.is_empty();
+        !guarded || start.0 - below.end.0 >= STACK_GUARD_PAGES * PAGE_SIZE
+    }
+
+    /// The limits of growth: `RLIMIT_STACK`, `RLIMIT_AS`, locked memory.
+    fn may_grow(&self, area: &Area, start: GuestVirt) -> bool {
         let pages = (area.start.0 - start.0) >> PAGE_SHIFT;
         if area.offset < pages || area.end.0 - start.0 > self.limits.stack {
             return false;
@@ -82,16 +97,7 @@ impl AddressSpace {
             return false;
         }
         let locked = self.sizes.locked + pages;
-        if area.flags.contains(AreaFlags::LOCKED)
-            && !self.limits.may_lock
-            && locked > self.limits.locked >> PAGE_SHIFT
-        {
-            return false;
-        }
-        let Some(below) = self.areas.previous(place).map(|below| self.areas.get(below)) else {
-            return true;
-        };
-        let guarded = !grows_down(below) && !below.protection.is_empty();
-        !guarded || start.0 - below.end.0 >= STACK_GUARD_PAGES * PAGE_SIZE
+        let over = locked > self.limits.locked >> PAGE_SHIFT && !self.limits.may_lock;
+        !(area.flags.contains(AreaFlags::LOCKED) && over)
     }
 }

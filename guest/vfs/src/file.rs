@@ -52,6 +52,17 @@ pub trait File: Any + Send + Sync {
         None
     }
 
+    /// How long a read waits before it takes what there is, in tenths of a
+    /// second; `None`: as long as it takes. (A terminal's `VTIME`.)
+    fn read_timeout(&self) -> Option<u8> {
+        None
+    }
+
+    /// The read after that time has passed.
+    fn read_now(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
+        self.read(offset, sink)
+    }
+
     /// Device control.
     fn ioctl(&self, request: u32, argument: &mut dyn IoctlArgument) -> Result<i64> {
         let _ = (request, argument);

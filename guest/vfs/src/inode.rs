@@ -24,6 +24,8 @@ use crate::store::ObjectId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FileKind {
+    /// None of the following: an event counter, for example.
+    Anonymous = 0,
     /// A named or anonymous pipe.
     Fifo = 1,
     /// A character device.

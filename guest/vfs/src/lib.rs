@@ -16,7 +16,8 @@
 //! | [`dentry`], [`mount`], [`path`], [`tree`] | names, mounts, walks, operations on names |
 //! | [`file`], [`open_file`], [`fd_table`] | open files and descriptors |
 //! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
-//! | [`pipe`] | pipes |
+//! | [`pipe`], [`event`], [`tty`] | pipes, event counters, terminals |
+//! | [`procfs`] | `/proc` |
 //! | [`text`] | numbers as text |
 //!
 //! Locks are spin locks that are held for short pieces of pure computation,
@@ -38,6 +39,7 @@ pub mod dentry;
 pub mod devfs;
 pub mod device;
 pub mod errno;
+pub mod event;
 pub mod fd_table;
 pub mod file;
 pub mod inode;
@@ -47,9 +49,11 @@ pub mod open_file;
 pub mod path;
 pub mod pipe;
 pub mod platform;
+pub mod procfs;
 pub mod store;
 pub mod text;
 pub mod tree;
+pub mod tty;
 
 pub use buffer::{Sink, Source};
 pub use errno::{Errno, Result};

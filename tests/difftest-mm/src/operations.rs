@@ -187,11 +187,9 @@ impl<'a> Run<'a> {
         };
         match process.space.mremap(memory, &request) {
             Ok(mapped) => {
-                if mapped.populate {
-                    let end = GuestVirt(mapped.start.0 + mapped.length);
+                if let Some((start, end)) = mapped.populate {
                     // Its failure is not the call's.
-                    let _ =
-                        process.space.populate(memory, mapped.start, end, Populate::Mapping, false);
+                    let _ = process.space.populate(memory, start, end, Populate::Mapping, false);
                 }
                 let moved = mapped.start.0 != source;
                 if moved && !request.flags.contains(RemapFlags::DONT_UNMAP) {

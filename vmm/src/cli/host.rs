@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, with_advice};
 use crate::host::render::Colour;
 use crate::host::{HostReport, OpenError};
 use crate::stop::STATUS_LAB_FAILED;
@@ -52,14 +52,7 @@ impl Host {
             let value = serde_json::json!({ "error": error.to_string(), "advice": error.advice() });
             print(&format!("{value:#}\n"))?;
         }
-        let mut message = error.to_string();
-        if let Some(cause) = std::error::Error::source(error) {
-            message.push_str(&format!(": {cause}"));
-        }
-        for line in error.advice() {
-            message.push_str(&format!("\n  {line}"));
-        }
-        Err(Failure::new(status, message))
+        Err(Failure::new(status, with_advice(error)))
     }
 }
 

@@ -3,24 +3,32 @@
 //! * [`tour`]: what `pagelab` alone does
 //! * [`run`]: a program of the host in a lab
 //! * [`host`]: what this host's KVM is and can do
+//! * [`bench`]: how fast, and at what price
 //! * [`options`]: what all labs have in common
 //! * [`report`]: what is printed when a lab is over
+//! * [`json`]: the same for machines
 //!
 //! Standard output belongs to the guest's program (and to what a command was
 //! asked to print); everything that pagelab itself says goes to standard error.
 
+mod bench;
 mod host;
+mod json;
 mod options;
 mod report;
 mod run;
 mod tour;
 
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::host::OpenError;
 use crate::stop::STATUS_LAB_FAILED;
+use crate::timings::{self, Moment};
 
 /// A virtual-machine lab on KVM for seeing how memory really works.
 #[derive(Debug, Parser)]
@@ -58,6 +66,8 @@ enum Command {
     Run(run::Run),
     /// Say what this host's KVM is, what it can do, and what tiny guests find out about it
     Host(host::Host),
+    /// Measure how fast a lab boots and what it costs
+    Bench(bench::Bench),
 }
 
 /// An error as the user sees it: what happened, with its causes, and the exit
@@ -80,9 +90,22 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// Why KVM cannot be opened, and what to do about it.
+fn with_advice(error: &OpenError) -> String {
+    let mut message = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        message.push_str(&format!(": {cause}"));
+    }
+    for line in error.advice() {
+        message.push_str(&format!("\n  {line}"));
+    }
+    message
+}
+
 /// Runs the command that the command line names; its status is the process's.
 #[must_use]
 pub fn main() -> ExitCode {
+    timings::note(Moment::Main);
     let arguments = Arguments::parse();
     start_log(&arguments.log);
     let result = match arguments.command {
@@ -90,6 +113,7 @@ pub fn main() -> ExitCode {
         Some(Command::Tour(tour)) => tour.execute(),
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Host(host)) => host.execute(),
+        Some(Command::Bench(bench)) => bench.execute(),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -100,11 +124,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints a line of pagelab's own. A standard error that is closed is no reason
-/// to fail.
+/// Prints a line of pagelab's own. A standard error that is closed, or that
+/// nobody reads, is no reason to fail or to wait for ever.
 fn say(message: fmt::Arguments<'_>) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "pagelab: {message}");
+    const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+    if poll(&mut ready, Some(&PATIENCE)).is_ok_and(|count| count > 0) {
+        let _ = writeln!(io::stderr(), "pagelab: {message}");
+    }
 }
 
 fn start_log(filter: &str) {

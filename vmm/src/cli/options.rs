@@ -7,15 +7,21 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
-use super::report;
+use super::{Failure, json, report, with_advice};
 use crate::embedded;
 use crate::loader::ModuleBytes;
-use crate::machine::{EventLog, Finished, InputMode, MachineConfig};
+use crate::machine::{self, EventLog, Finished, InputMode, MachineConfig, MachineError};
 use crate::memory::MemorySize;
 use crate::memory::size::host_memory;
 use crate::stop::STATUS_LAB_FAILED;
+use crate::vstate::KvmError;
 use crate::vstate::vm::device_path;
+
+/// A lab that is over, and the kernel that ran in it.
+pub(super) struct Lab {
+    pub(super) finished: Finished,
+    pub(super) kernel: Cow<'static, [u8]>,
+}
 
 /// Options of every lab.
 #[derive(Debug, Default, Args)]
@@ -34,7 +40,11 @@ pub(super) struct LabOptions {
     json: Option<PathBuf>,
     /// Boot this kernel instead of the one that is built in
     #[arg(long, value_name = "FILE")]
-    pub(super) kernel: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    /// Words for the kernel: log=LEVEL, or provoke=panic, fault, overflow, reset or hang to see
+    /// how a lab reports the end of its kernel
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
+    kernel_args: String,
 }
 
 impl LabOptions {
@@ -43,31 +53,37 @@ impl LabOptions {
         &self,
         modules: Vec<ModuleBytes<'_>>,
         input: InputMode,
-    ) -> Result<Finished, Failure> {
+    ) -> Result<Lab, Failure> {
         let memory = self.mem.unwrap_or_default();
         memory
             .check_host(host_memory())
             .map_err(|error| Failure::new(STATUS_LAB_FAILED, format_args!("--mem: {error}")))?;
         let kernel = self.kernel()?;
-        let events = if self.events { EventLog::Every(report::print_event) } else { EventLog::Off };
-        let finished = crate::machine::run(&MachineConfig {
+        let events = if self.events { EventLog::Every(report::event_line) } else { EventLog::Off };
+        let finished = machine::run(&MachineConfig {
             kvm: device_path(),
             memory,
             kernel: &kernel,
             modules,
-            command_line: "",
+            command_line: &self.kernel_args,
             timeout: self.timeout,
             input,
             events,
+        })
+        .map_err(|error| match &error {
+            MachineError::Kvm(KvmError::Open(open)) => {
+                Failure::new(STATUS_LAB_FAILED, with_advice(open))
+            }
+            other => Failure::new(STATUS_LAB_FAILED, other),
         })?;
         if let Some(path) = &self.json {
-            report::write_json(path, &finished)?;
+            json::write(path, &finished)?;
         }
-        Ok(finished)
+        Ok(Lab { finished, kernel })
     }
 
     /// The kernel's ELF.
-    pub(super) fn kernel(&self) -> Result<Cow<'static, [u8]>, Failure> {
+    fn kernel(&self) -> Result<Cow<'static, [u8]>, Failure> {
         match &self.kernel {
             None => Ok(Cow::Borrowed(embedded::KERNEL)),
             Some(path) => fs::read(path).map(Cow::Owned).map_err(|error| {

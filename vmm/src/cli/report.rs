@@ -1,36 +1,24 @@
 //! What is printed and written when a lab is over.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 
 use pagelab_abi::event::{EVENT_EXEC, EVENT_EXIT, EVENT_FAULT, EVENT_FORK, Event};
 use pagelab_abi::fault::FaultKind;
-use serde::Serialize;
 
-use super::{Failure, say};
+use super::options::Lab;
+use super::say;
+use crate::death;
 use crate::devices::shared::Snapshot;
 use crate::machine::Finished;
 use crate::stop::{STATUS_LAB_FAILED, StopReason};
 
 /// Says why the lab ended where that is not plain from the program's output, and
 /// gives the exit status.
-pub(super) fn conclude(finished: &Finished) -> u8 {
-    let reason = &finished.reason;
-    match reason {
-        // Like any program at the end of a pipe: silently.
-        StopReason::PoweredOff(_) | StopReason::OutputClosed => {}
-        other => {
-            say(format_args!("{other}"));
-            if !other.is_death()
-                && let Some(registers) = other.registers()
-            {
-                log::info!("the guest was stopped here:\n{registers}");
-            }
-        }
-    }
-    let status = reason.exit_status();
+pub(super) fn conclude(lab: &Lab) -> u8 {
+    let finished = &lab.finished;
+    say_why(&finished.reason, lab);
+    let status = finished.reason.exit_status();
     if finished.events.1 != 0 {
         say(format_args!("{} events were lost", finished.events.1));
     }
@@ -38,16 +26,37 @@ pub(super) fn conclude(finished: &Finished) -> u8 {
         0 => status,
         frames => {
             say(format_args!(
-                "the guest's kernel leaked {frames} frames: fewer are free at power-off than \
-                 when the first program started"
+                "the guest's kernel leaked {frames} frames: so many more should be free at \
+                 power-off"
             ));
             if status == 0 { STATUS_LAB_FAILED } else { status }
         }
     }
 }
 
-/// Frames that were free when the first program started and are not any more.
-fn leaked(finished: &Finished) -> u64 {
+fn say_why(reason: &StopReason, lab: &Lab) {
+    let explanation = || death::explain(reason, &*lab.finished.ram, &lab.kernel);
+    match reason {
+        // Like any program at the end of a pipe: silently.
+        StopReason::PoweredOff(_) | StopReason::OutputClosed => {}
+        death if death.is_death() => match explanation() {
+            Some(report) => say(format_args!("{report}")),
+            None => say(format_args!("{death}")),
+        },
+        other => {
+            say(format_args!("{other}"));
+            // Finding functions and lines takes a while: only for who asks.
+            if log::log_enabled!(log::Level::Info)
+                && let Some(report) = explanation()
+            {
+                log::info!("{report}");
+            }
+        }
+    }
+}
+
+/// Frames that should be free at power-off and are not.
+pub(super) fn leaked(finished: &Finished) -> u64 {
     match (&finished.reason, &finished.counters) {
         (StopReason::PoweredOff(_), Some(counters)) => {
             counters.frames.free_expected.saturating_sub(counters.frames.free)
@@ -110,6 +119,7 @@ pub(super) fn print_tour(finished: &Finished) {
         text,
         "host: {setup:.1} ms to the first guest instruction, {running:.1} ms in the guest"
     );
+    text.push_str(&second_level(finished));
     let Some(counters) = &finished.counters else {
         text.push_str("the guest's kernel has not registered its counters\n");
         return print_text(&text);
@@ -138,12 +148,31 @@ pub(super) fn print_tour(finished: &Finished) {
     );
     let _ = writeln!(
         text,
-        "free at power-off: {1} of {0} expected, leaked: {2}",
-        frames.free_expected,
+        "free at power-off: {} of {} expected, leaked: {}",
         frames.free,
+        frames.free_expected,
         leaked(finished)
     );
     print_text(&text);
+}
+
+/// What KVM counted, where it gives that out.
+fn second_level(finished: &Finished) -> String {
+    let mut text = String::new();
+    let value = |name| finished.statistics.get(name);
+    if let (Some(exits), Some(emulated)) = (value("exits"), value("insn_emulation")) {
+        let _ = writeln!(text, "KVM: {exits} exits, {emulated} guest instructions emulated");
+    }
+    if let (Some(taken), Some(fixed), Some(guest)) =
+        (value("pf_taken"), value("pf_fixed"), value("pf_guest"))
+    {
+        let _ = writeln!(
+            text,
+            "KVM: {taken} page faults reached it, {fixed} of them its own to repair, {guest} \
+             handed on to the guest"
+        );
+    }
+    text
 }
 
 /// Standard error may be closed; that is no reason to fail.
@@ -151,8 +180,8 @@ fn print_text(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// One event as a line on standard error.
-pub(super) fn print_event(event: &Event) {
+/// One event as a line.
+pub(super) fn event_line(event: &Event) -> String {
     let mut line = format!("event {:>6}  pid {:<3} ", event.sequence, event.pid);
     let _ = match event.class {
         EVENT_FAULT => {
@@ -173,117 +202,5 @@ pub(super) fn print_event(event: &Event) {
         EVENT_EXIT => write!(line, "ended with wait status {:#x}", event.detail),
         other => write!(line, "unknown class {other}"),
     };
-    line.push('\n');
-    print_text(&line);
-}
-
-/// The report for machines.
-#[derive(Serialize)]
-struct Report<'a> {
-    version: u32,
-    reason: String,
-    exit_status: u8,
-    setup_ms: f64,
-    running_ms: f64,
-    tsc_khz: u64,
-    port_exits: u64,
-    mmio_exits: u64,
-    unanswered_accesses: u64,
-    events_delivered: u64,
-    events_lost: u64,
-    guest: Option<GuestReport<'a>>,
-}
-
-#[derive(Serialize)]
-struct GuestReport<'a> {
-    faults: Vec<KindReport<'a>>,
-    events_written: u64,
-    frames: FramesReport,
-    milestones_ticks: MilestonesReport,
-}
-
-#[derive(Serialize)]
-struct KindReport<'a> {
-    kind: &'a str,
-    count: u64,
-    ticks: u64,
-}
-
-#[derive(Serialize)]
-struct FramesReport {
-    total: u64,
-    free: u64,
-    untouched: u64,
-    tables: u64,
-    kernel: u64,
-    anonymous: u64,
-    cache: u64,
-    free_expected: u64,
-    leaked: u64,
-}
-
-#[derive(Serialize)]
-struct MilestonesReport {
-    kernel_entry: u64,
-    kernel_ready: u64,
-    first_user: u64,
-    power_off: u64,
-}
-
-fn guest_report(finished: &Finished, counters: &Snapshot) -> GuestReport<'static> {
-    let (frames, moments) = (&counters.frames, &counters.milestones);
-    let kind = |kind: FaultKind| KindReport {
-        kind: kind.name(),
-        count: counters.faults.count[kind as usize],
-        ticks: counters.faults.cost[kind as usize],
-    };
-    GuestReport {
-        faults: FaultKind::ALL.into_iter().map(kind).collect(),
-        events_written: counters.events_written,
-        frames: FramesReport {
-            total: frames.total,
-            free: frames.free,
-            untouched: frames.untouched,
-            tables: frames.tables,
-            kernel: frames.kernel,
-            anonymous: frames.anonymous,
-            cache: frames.cache,
-            free_expected: frames.free_expected,
-            leaked: leaked(finished),
-        },
-        milestones_ticks: MilestonesReport {
-            kernel_entry: moments.kernel_entry,
-            kernel_ready: moments.kernel_ready,
-            first_user: moments.first_user,
-            power_off: moments.power_off,
-        },
-    }
-}
-
-/// Writes the report to `path`, or to standard output if that is `-`.
-pub(super) fn write_json(path: &Path, finished: &Finished) -> Result<(), Failure> {
-    let report = Report {
-        version: 1,
-        reason: finished.reason.to_string(),
-        exit_status: finished.reason.exit_status(),
-        setup_ms: finished.setup.as_secs_f64() * 1000.0,
-        running_ms: finished.running.as_secs_f64() * 1000.0,
-        tsc_khz: finished.tsc_khz,
-        port_exits: finished.exits.port,
-        mmio_exits: finished.exits.mmio,
-        unanswered_accesses: finished.exits.unanswered,
-        events_delivered: finished.events.0,
-        events_lost: finished.events.1,
-        guest: finished.counters.as_ref().map(|counters| guest_report(finished, counters)),
-    };
-    let mut text = serde_json::to_string_pretty(&report)?;
-    text.push('\n');
-    let written = if path == Path::new("-") {
-        io::stdout().write_all(text.as_bytes())
-    } else {
-        File::create(path).and_then(|mut file| file.write_all(text.as_bytes()))
-    };
-    written.map_err(|error| {
-        Failure::new(STATUS_LAB_FAILED, format_args!("cannot write {}: {error}", path.display()))
-    })
+    line
 }

@@ -48,11 +48,11 @@ impl Run {
             modules.push(ModuleBytes { kind: ModuleKind::Environment, bytes: &environment });
         }
         let input = if self.interactive { InputMode::Keys } else { InputMode::Lines };
-        let finished = self.lab.run(modules, input)?;
+        let lab = self.lab.run(modules, input)?;
         if self.faults {
-            report::print_faults(&finished);
+            report::print_faults(&lab.finished);
         }
-        Ok(report::conclude(&finished))
+        Ok(report::conclude(&lab))
     }
 }
 

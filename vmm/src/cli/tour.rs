@@ -23,8 +23,8 @@ impl Tour {
             ModuleBytes { kind: ModuleKind::Arguments, bytes: b"first\0" },
             ModuleBytes { kind: ModuleKind::Environment, bytes: b"" },
         ];
-        let finished = self.lab.run(modules, InputMode::None)?;
-        report::print_tour(&finished);
-        Ok(report::conclude(&finished))
+        let lab = self.lab.run(modules, InputMode::None)?;
+        report::print_tour(&lab.finished);
+        Ok(report::conclude(&lab))
     }
 }

@@ -152,6 +152,11 @@ fn a_triple_fault_names_what_is_broken() {
     let mut overflow = registers;
     overflow.general[7] = STACK;
     assert!(of(overflow).contains("RSP 0xffffe00000000000: 0xffffdffffffffff8 is not mapped"));
+    overflow.general[7] = 0;
+    assert!(of(overflow).contains("none was set up"));
+    let report = triple_fault(&guest, Registers { cr2: 0x1234, ..registers });
+    let last = report.section("Address of the last page fault (CR2)").unwrap();
+    assert!(last.contains("0x1234 through the root table"), "{last}");
 }
 
 #[test]

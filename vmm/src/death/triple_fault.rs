@@ -49,7 +49,12 @@ pub(super) fn explain<M: PhysicalMemory>(scene: &Scene<'_, M>) -> Report {
     }
     report.add("Likely", findings);
     scene.describe_place(&mut report);
-    report.add("Address of the last page fault (CR2)", scene.walk(registers.cr2));
+    if registers.cr2 == 0 {
+        let note = "0x0: there was none, or it went through a null pointer";
+        report.add("Address of the last page fault (CR2)", vec![note.to_owned()]);
+    } else {
+        report.add("Address of the last page fault (CR2)", scene.walk(registers.cr2));
+    }
     report
 }
 
@@ -73,7 +78,8 @@ fn findings<M: PhysicalMemory>(scene: &Scene<'_, M>) -> Vec<String> {
     if registers.privilege() == 0
         && let Some(obstacle) = broken_stack(scene, registers.general[RSP])
     {
-        found.push(format!("The stack cannot be used (overflow?): RSP {obstacle}."));
+        let why = if registers.general[RSP] == 0 { "none was set up" } else { "overflow?" };
+        found.push(format!("The stack cannot be used ({why}): RSP {obstacle}."));
     }
     let task = task_findings(scene, &mut found);
     idt_findings(scene, task, &mut found);

@@ -3,7 +3,7 @@
 //! Bytes go from guest memory straight into `write(2)`. A reader that does not
 //! read makes the guest wait, as it would make any program wait, but must not
 //! keep the lab from being stopped: a signal interrupts the call, and then
-//! [`HostOutput`] looks at the stop flag.
+//! [`HostOutput`] looks at the stop flag; once that is set, it never waits again.
 
 use std::fs::File;
 use std::io;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::{VolatileMemoryError, VolatileSlice, WriteVolatile};
 
 /// A stream of the guest.
@@ -46,8 +47,8 @@ pub struct HostOutput {
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 impl HostOutput {
-    /// The streams of this process. Once `stop` is set, an interrupted write
-    /// drops what is left.
+    /// The streams of this process. Once `stop` is set, what they do not take
+    /// without waiting is dropped.
     ///
     /// # Errors
     ///
@@ -57,6 +58,24 @@ impl HostOutput {
         let error = io::stderr().as_fd().try_clone_to_owned()?;
         Ok(Self { output: Arc::new(output.into()), error: Arc::new(error.into()), stop })
     }
+
+    /// Whether standard error takes a line without waiting.
+    #[must_use]
+    pub fn would_take_line(&self) -> bool {
+        takes_more(&self.error)
+    }
+
+    /// Whether the lab is to stop, so that nothing may wait any more.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+}
+
+/// Whether a write to `file` would not wait.
+fn takes_more(file: &File) -> bool {
+    let mut ready = [PollFd::new(file, PollFlags::OUT)];
+    poll(&mut ready, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }
 
 impl Output for HostOutput {
@@ -67,6 +86,9 @@ impl Output for HostOutput {
         };
         let mut rest = bytes.offset(0).map_err(io::Error::other)?;
         while !rest.is_empty() {
+            if self.is_stopping() && !takes_more(file) {
+                return Ok(());
+            }
             match file.write_volatile(&rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => rest = rest.offset(written).map_err(io::Error::other)?,
@@ -76,9 +98,6 @@ impl Output for HostOutput {
                     _ => return Err(error),
                 },
                 Err(error) => return Err(io::Error::other(error)),
-            }
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
             }
         }
         Ok(())

@@ -26,6 +26,7 @@ use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::devices::shared::SharedPages;
+use crate::kvm_stats::Snapshot;
 use crate::machine::observer::Events;
 use crate::stop::StopReason;
 use crate::vstate::KvmError;
@@ -82,6 +83,7 @@ pub(crate) struct LoopInput<'a> {
 pub(crate) struct LoopEnd {
     pub(crate) reason: StopReason,
     pub(crate) exits: ExitCounts,
+    pub(crate) statistics: Snapshot,
     pub(crate) entered: Instant,
 }
 
@@ -198,6 +200,7 @@ fn finish(manager: &mut Manager, verdict: &Verdict, vcpu: VcpuHandle, cause: Cau
             return LoopEnd {
                 reason: explain(cause, None).unwrap_or(StopReason::VcpuLost(what)),
                 exits: ExitCounts::default(),
+                statistics: Snapshot::default(),
                 entered: asked,
             };
         }
@@ -207,15 +210,16 @@ fn finish(manager: &mut Manager, verdict: &Verdict, vcpu: VcpuHandle, cause: Cau
         }
     }
     match vcpu.join() {
-        Ok(VcpuEnd { reason, registers, exits, entered }) => {
+        Ok(VcpuEnd { reason, registers, exits, statistics, entered }) => {
             let nothing = || StopReason::VcpuLost("it was not asked to".to_owned());
             // A guest that ended by itself just before it was stopped did so.
             let reason = reason.or_else(|| explain(cause, Some(registers))).unwrap_or_else(nothing);
-            LoopEnd { reason, exits, entered }
+            LoopEnd { reason, exits, statistics, entered }
         }
         Err(what) => LoopEnd {
             reason: StopReason::VcpuLost(what),
             exits: ExitCounts::default(),
+            statistics: Snapshot::default(),
             entered: asked,
         },
     }

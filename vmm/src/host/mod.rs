@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use device::OpenError;
+pub use device::{OpenError, open};
 
 /// Everything about this host's KVM.
 #[derive(Clone, Debug, Serialize)]

@@ -85,7 +85,8 @@ impl HostReport {
 
     fn render_probes(&self, page: &mut Page) {
         page.heading("What tiny guests found here");
-        let Findings { ring_zero, syscall, sysret, exit, trap, string_output, .. } = &self.probes;
+        let Findings { ring_zero, syscall, sysret, exit, trap, clear_page, string_output, .. } =
+            &self.probes;
         page.finding("ring 0", ring_zero, describe_ring_zero);
         page.finding("ring 3", ring_zero, |found| {
             format!("{} an instruction", cycles(found.ring_three_cycles_per_instruction))
@@ -108,13 +109,14 @@ impl HostReport {
             )
         });
         page.finding("page fault", trap, |found| {
-            let time = found.nanoseconds.map(|time| format!(", {}", duration(time)));
             format!(
-                "{}{}: ring 3, {} instructions of ring 0, ring 3",
-                cycles(found.cycles),
-                time.unwrap_or_default(),
+                "{}: ring 3, {} instructions of ring 0, ring 3",
+                cost(found.cycles, found.nanoseconds),
                 found.handler_instructions
             )
+        });
+        page.finding("clear a page", clear_page, |found| {
+            format!("{} in ring 0 (rep stosq)", cost(found.cycles, found.nanoseconds))
         });
         page.finding("rep outsb", string_output, |found| {
             let kind = match found.exits {
@@ -203,6 +205,12 @@ fn cycles(count: f64) -> String {
     if count < 10.0 { format!("{count:.1} cycles") } else { format!("{count:.0} cycles") }
 }
 
+/// Ticks, and time where the clock's frequency is known.
+fn cost(count: f64, nanoseconds: Option<f64>) -> String {
+    let time = nanoseconds.map(|time| format!(", {}", duration(time)));
+    format!("{}{}", cycles(count), time.unwrap_or_default())
+}
+
 /// Nanoseconds in the unit that suits them.
 fn duration(nanoseconds: f64) -> String {
     match nanoseconds {
@@ -264,5 +272,54 @@ impl Page {
     fn put(&mut self, text: fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
         let _ = self.text.write_fmt(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_the_unit_that_suits_them() {
+        assert_eq!(duration(240.4), "240 ns");
+        assert_eq!(duration(13_040.0), "13.0 µs");
+        assert_eq!(duration(2_500_000.0), "2.5 ms");
+        assert_eq!(cycles(0.31), "0.3 cycles");
+        assert_eq!(cycles(1_100.4), "1100 cycles");
+    }
+
+    #[test]
+    fn emulation_is_told_with_and_without_statistics() {
+        let mut found = RingZero {
+            emulated: true,
+            instructions: 4003,
+            emulated_instructions: Some(4005),
+            cycles_per_instruction: 900.0,
+            ring_three_cycles_per_instruction: 0.5,
+        };
+        let text = describe_ring_zero(&found);
+        assert_eq!(
+            text,
+            "emulated by KVM (4005 emulated for 4003 timed), 900 cycles an instruction"
+        );
+        found.emulated = false;
+        found.emulated_instructions = None;
+        assert!(describe_ring_zero(&found).contains("by the processor (judged by time"));
+    }
+
+    #[test]
+    fn colours_are_only_used_where_they_are_wanted() {
+        let text = |colour| {
+            let mut page = Page { text: String::new(), colour };
+            page.heading("Heading");
+            page.mark(false, true, "thing", "purpose");
+            let unknown: Finding<()> = Finding::Unknown { unknown: "hidden".to_owned() };
+            page.finding("it", &unknown, |()| String::new());
+            page.text
+        };
+        let plain = text(Colour::Never);
+        assert!(plain.contains("no  thing") && plain.contains("not known: hidden"), "{plain}");
+        assert!(!plain.contains('\x1b'));
+        assert_eq!(text(Colour::Always).matches("\x1b[0m").count(), 3);
     }
 }

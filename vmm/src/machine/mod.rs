@@ -20,16 +20,18 @@ use crate::devices::output::HostOutput;
 use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
 use crate::event_loop::{self, LoopError, LoopInput};
+use crate::kvm_stats;
 use crate::layout::SERIAL_PORT_COUNT;
 use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
 use crate::stop::StopReason;
+use crate::timings::{self, Moment};
 use crate::vstate::vcpu::{ExitCounts, Vcpu};
 use crate::vstate::vm::{self, Vm};
 use crate::vstate::{KvmError, entry};
 
 pub use event_loop::InputMode;
-pub use observer::{EventLog, EventSink};
+pub use observer::{EventFormat, EventLog};
 
 /// Why a lab could not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,8 @@ pub struct Finished {
     pub events: (u64, u64),
     /// How often the guest left for user space.
     pub exits: ExitCounts,
+    /// What KVM counted for the processor.
+    pub statistics: kvm_stats::Snapshot,
     /// Frequency of the guest's time-stamp counter in kHz, 0 if unknown.
     pub tsc_khz: u64,
     /// From the call of [`run`] to the first entry into the guest.
@@ -109,9 +113,10 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
     let stop = Arc::new(AtomicBool::new(false));
     let wires = Wires::new(&vm)?;
     let shared = Arc::new(SharedPages::new(Arc::clone(&ram), config.events.flags()));
-    let events = observer::Events::new(Arc::clone(&shared), config.events);
+    let output = HostOutput::new(Arc::clone(&stop)).map_err(MachineError::Descriptor)?;
+    let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone());
 
-    let ports = port_bus(&ram, &shared, &wires, &stop, &events)?;
+    let ports = port_bus(&shared, &wires, output, &events)?;
     let vcpu = Vcpu::new(&vm, ports, Bus::new("memory address"), Arc::clone(&stop))?;
     let tsc_khz = vcpu.tsc_khz();
     let global_pages = entry::has_global_pages(vm.cpuid());
@@ -124,6 +129,7 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let point = loader::load(&ram, config.kernel, &config.modules, &values)?;
     vcpu.set_entry(&point, global_pages)?;
+    timings::note(Moment::Ready);
 
     let input = LoopInput {
         mode: config.input,
@@ -135,12 +141,17 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let ended = event_loop::run(input, |exit_event| vcpu.start(exit_event))?;
     let finished = Instant::now();
-    events.drain_final();
+    events.drain_waiting();
+    let counters = shared.snapshot();
+    if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
+        log::warn!("cannot write the timings: {error}");
+    }
     Ok(Finished {
         reason: ended.reason,
-        counters: shared.snapshot(),
+        counters,
         events: events.totals(),
         exits: ended.exits,
+        statistics: ended.statistics,
         tsc_khz,
         setup: ended.entered.saturating_duration_since(began),
         running: finished.saturating_duration_since(ended.entered),
@@ -170,18 +181,16 @@ impl Wires {
 }
 
 fn port_bus(
-    ram: &Arc<GuestRam>,
     shared: &Arc<SharedPages>,
     wires: &Wires,
-    stop: &Arc<AtomicBool>,
+    output: HostOutput,
     events: &Arc<observer::Events>,
 ) -> Result<Bus, MachineError> {
     let duplicate = |event: &EventFd| event.try_clone().map_err(MachineError::Descriptor);
-    let output = HostOutput::new(Arc::clone(stop)).map_err(MachineError::Descriptor)?;
     let trigger = EventTrigger(duplicate(&wires.serial_interrupt)?);
     let serial = SerialConsole::new(trigger, output.clone());
     let observer = observer::HostObserver::new(Arc::clone(events), duplicate(&wires.input_wanted)?);
-    let lab = LabDevice::new(Arc::clone(ram), Arc::clone(shared), output, observer);
+    let lab = LabDevice::new(Arc::clone(shared), output, observer);
     let mut ports = Bus::new("port");
     ports.insert(SERIAL_PORT.into(), SERIAL_PORT_COUNT.into(), Box::new(serial))?;
     ports.insert(LAB_PORT.into(), LAB_PORT_COUNT.into(), Box::new(lab))?;

@@ -12,7 +12,8 @@ pub mod vcpu;
 pub mod vm;
 
 use std::io;
-use std::path::PathBuf;
+
+use crate::host::OpenError;
 
 /// Environment variable with another path than `/dev/kvm`.
 pub const KVM_PATH_VARIABLE: &str = "PAGELAB_KVM";
@@ -20,37 +21,9 @@ pub const KVM_PATH_VARIABLE: &str = "PAGELAB_KVM";
 /// Why there is no virtual machine.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
-    /// No such device.
-    #[error(
-        "there is no {}: this host offers no KVM. Enable virtualization in the firmware and load \
-         its module (`sudo modprobe kvm_intel` or `sudo modprobe kvm_amd`); inside a virtual \
-         machine or container, have the device passed in. `pagelab host` tells more",
-        .0.display()
-    )]
-    Missing(PathBuf),
-    /// The device may not be opened.
-    #[error(
-        "no permission to open {path}. Add yourself to its group and log in again \
-         (`sudo usermod -aG kvm \"$USER\"`), or open it to all with a udev rule: \
-         echo 'KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0666\"' | \
-         sudo tee /etc/udev/rules.d/99-kvm.rules && sudo udevadm trigger --name-match=kvm",
-        path = .0.display()
-    )]
-    Permission(PathBuf),
-    /// The device cannot be opened for another reason.
-    #[error("cannot open {}: {source}", path.display())]
-    Open {
-        /// The device.
-        path: PathBuf,
-        /// What the host said.
-        source: io::Error,
-    },
-    /// Something else than KVM.
-    #[error("{} is not a KVM device", .0.display())]
-    NotKvm(PathBuf),
-    /// Another KVM API.
-    #[error("this host's KVM speaks API version {0}; 12 is the one there should be")]
-    ApiVersion(i32),
+    /// KVM cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// KVM lacks something.
     #[error("this host's KVM cannot do what a lab needs: {0} is missing")]
     Capability(&'static str),

@@ -25,8 +25,10 @@ use super::vm::Vm;
 use super::{KvmError, failed, registers};
 use crate::devices::Ending;
 use crate::devices::bus::Bus;
+use crate::kvm_stats::{KvmStats, Snapshot};
 use crate::loader::EntryPoint;
 use crate::stop::{InternalError, Registers, SUBERROR_EMULATION, StopReason};
+use crate::timings::{self, Moment};
 
 thread_local! {
     /// `immediate_exit` of the vCPU that this thread runs, for the handler.
@@ -82,6 +84,8 @@ pub struct VcpuEnd {
     pub registers: Box<Registers>,
     /// Its exits.
     pub exits: ExitCounts,
+    /// What KVM counted; empty on a host whose KVM gives nothing out.
+    pub statistics: Snapshot,
     /// When the guest was entered for the first time.
     pub entered: Instant,
 }
@@ -152,17 +156,28 @@ impl Vcpu {
     fn run(mut self) -> VcpuEnd {
         let entered = Instant::now();
         let kicked = Kickable::new(&mut self.fd);
+        timings::note_first_entry(&self.fd);
         let reason = self.run_loop();
+        timings::note(Moment::End);
         drop(kicked);
         self.exits.unanswered = self.ports.unanswered() + self.mmio.unanswered();
         let registers = Box::new(registers::read(&self.fd));
-        VcpuEnd { reason, registers, exits: self.exits, entered }
+        // Opened only now, so that it costs the start nothing: KVM has counted
+        // since the processor was made.
+        let statistics = KvmStats::open(&self.fd).and_then(|stats| stats.read());
+        let statistics = statistics.unwrap_or_else(|error| {
+            log::debug!("{error}");
+            Snapshot::default()
+        });
+        VcpuEnd { reason, registers, exits: self.exits, statistics, entered }
     }
 
     /// Runs until the guest ends or the stop flag is set (then without reason).
     fn run_loop(&mut self) -> Option<StopReason> {
         while !self.stop.load(Ordering::SeqCst) {
-            if let ControlFlow::Break(reason) = self.run_once() {
+            let flow = self.run_once();
+            timings::note(Moment::FirstExit);
+            if let ControlFlow::Break(reason) = flow {
                 return Some(reason);
             }
         }

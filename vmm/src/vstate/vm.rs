@@ -1,17 +1,15 @@
 //! Opening KVM and making a virtual machine of guest memory and interrupts.
 
-use std::ffi::CString;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{KVM_PATH_VARIABLE, KvmError, failed};
+use crate::host;
 use crate::layout::KVM_TSS;
 use crate::memory::GuestRam;
 
@@ -38,18 +36,7 @@ const NEEDED: [(Cap, &str); 5] = [
 ///
 /// If there is none, if it may not be used, or if it lacks something.
 pub fn open(path: &Path) -> Result<Kvm, KvmError> {
-    let owned = || path.to_owned();
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| KvmError::Missing(owned()))?;
-    let kvm = Kvm::new_with_path(&name).map_err(|error| match error.errno() {
-        libc::ENOENT | libc::ENXIO | libc::ENODEV => KvmError::Missing(owned()),
-        libc::EACCES | libc::EPERM => KvmError::Permission(owned()),
-        errno => KvmError::Open { path: owned(), source: io::Error::from_raw_os_error(errno) },
-    })?;
-    match kvm.get_api_version() {
-        version if i64::from(version) == i64::from(KVM_API_VERSION) => {}
-        version if version < 0 => return Err(KvmError::NotKvm(owned())),
-        version => return Err(KvmError::ApiVersion(version)),
-    }
+    let kvm = host::open(path)?;
     for (capability, name) in NEEDED {
         if !kvm.check_extension(capability) {
             return Err(KvmError::Capability(name));

@@ -14,9 +14,7 @@ use pagelab_abi::event::{EVENT_EXEC, Event};
 use pagelab_hal::trap::TrapFrame;
 use pagelab_hal::{cpu, lab, memory as hardware};
 use pagelab_mm::user::Partial;
-use pagelab_mm::{
-    AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmError, Protection,
-};
+use pagelab_mm::{AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmError, Protection};
 use pagelab_vfs::Errno;
 
 use super::program::{self, ProgramFile};

@@ -46,14 +46,13 @@ pub const ALL_BITS: u32 = u32::MAX;
 
 /// The key of the word at an address of the current program.
 fn key_of(space: &Space, address: u64) -> Result<Key, Errno> {
-    if address % 4 != 0 {
+    if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     let at = GuestVirt(address);
     loop {
         let mut inner = space.lock();
-        let shared =
-            inner.area_at(at).is_some_and(|area| area.flags.contains(AreaFlags::SHARED));
+        let shared = inner.area_at(at).is_some_and(|area| area.flags.contains(AreaFlags::SHARED));
         if !shared {
             return Ok(Key::Private(space.root().0, address));
         }
@@ -72,12 +71,7 @@ fn key_of(space: &Space, address: u64) -> Result<Key, Errno> {
 /// # Errors
 ///
 /// EAGAIN if it has another one, ETIMEDOUT, EINTR, EFAULT.
-pub fn wait(
-    address: u64,
-    expected: u32,
-    bits: u32,
-    deadline: Option<u64>,
-) -> Result<u64, Failure> {
+pub fn wait(address: u64, expected: u32, bits: u32, deadline: Option<u64>) -> Result<u64, Failure> {
     if bits == 0 {
         return Err(Errno::EINVAL.into());
     }

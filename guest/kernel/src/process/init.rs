@@ -6,14 +6,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagelab_abi::addr::GuestPhys;
-use pagelab_abi::boot::{
-    BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module,
-};
+use pagelab_abi::boot::{BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module};
 use pagelab_abi::lab::FrameCounters;
 use pagelab_hal::lab::Milestone;
 use pagelab_hal::memory::{frames, module_bytes};
 use pagelab_hal::sync::{Lock, Once};
-use pagelab_hal::{cpu, heap, lab, power};
+use pagelab_hal::{cpu, heap, lab, power, provoke};
 use pagelab_mm::{MmError, ObjectId};
 
 use super::exec::{self, Arguments, ExecError};
@@ -21,7 +19,9 @@ use super::limits::ResourceLimits;
 use super::program::{self, ProgramFile};
 use super::space::Space;
 use super::thread::{Thread, UserState};
-use super::{ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler};
+use super::{
+    ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
+};
 use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
 use crate::{elf, files};
 
@@ -79,6 +79,11 @@ fn main() -> ! {
     scheduler::after_switch();
     lab::reach(Milestone::KernelReady, cpu::timestamp());
     let info = BOOT_INFO.get();
+    for word in info.command_line().split_ascii_whitespace() {
+        if let Some(how) = word.strip_prefix("provoke=") {
+            provoke::provoke(how);
+        }
+    }
     let Some(module) = find(info, MODULE_PROGRAM) else {
         log::info!("no program was given");
         power::power_off(NOTHING_TO_RUN)
@@ -88,11 +93,12 @@ fn main() -> ! {
         Ok(object) => {
             let status = run(info, module, object);
             end_everybody();
+            files::tree::fell();
             program::close(object);
             status
         }
         Err(_) => {
-            log::error!("no memory for the program");
+            log::error!("the program is not in memory, or there is none left for it");
             CANNOT_RUN
         }
     };
@@ -133,6 +139,8 @@ fn spawn(info: &BootInfo, module: &Module, object: ObjectId) -> Result<Arc<Proce
         arguments.push(b"program".to_vec());
     }
     let name = arguments[0].clone();
+    let path = files::tree::plant(object, module.length, &name);
+    let path = path.map_err(|_| MmError::OutOfMemory)?;
     let given = Arguments {
         arguments,
         environment: split(strings(MODULE_ENVIRONMENT).unwrap_or(b"")),
@@ -149,7 +157,7 @@ fn spawn(info: &BootInfo, module: &Module, object: ObjectId) -> Result<Arc<Proce
     let signals = ThreadSignals::default();
     let thread = Thread::new(pid, process.clone(), UserState::new(), signals, loaded.frame)
         .ok_or(MmError::OutOfMemory)?;
-    exec::set_image(&thread, &name, &loaded);
+    exec::set_image(&thread, &path, &loaded);
     process.threads.lock().push(thread.clone());
     INIT_PROCESS.get().family.lock().children.push(process.clone());
     lab::reach(Milestone::FirstUser, cpu::timestamp());
@@ -159,7 +167,6 @@ fn spawn(info: &BootInfo, module: &Module, object: ObjectId) -> Result<Arc<Proce
 
 /// What the first program's process starts with: a session of its own.
 fn first_process(pid: Pid, space: Arc<Space>, limits: ResourceLimits) -> Inherited {
-    let init = INIT_PROCESS.get();
     Inherited {
         family: Family {
             parent: INIT,
@@ -170,8 +177,8 @@ fn first_process(pid: Pid, space: Arc<Space>, limits: ResourceLimits) -> Inherit
             has_executed: true,
         },
         image: Image::default(),
-        files: Arc::new(Lock::new(files::first_files())),
-        folders: init.folders(),
+        files: Arc::new(Lock::new(files::first_files(pid))),
+        folders: Arc::new(Lock::new(files::first_folders())),
         signals: ProcessSignals::default(),
         limits,
         space,

@@ -114,8 +114,6 @@ pub struct Image {
     pub arguments: (u64, u64),
     /// Where the environment is.
     pub environment: (u64, u64),
-    /// When it was started, in nanoseconds since the kernel was.
-    pub started: u64,
 }
 
 /// Whether a process lives.

@@ -9,9 +9,11 @@ use alloc::vec::Vec;
 
 use pagelab_abi::addr::{Frame, GuestPhys, PAGE_SIZE};
 use pagelab_abi::boot::Module;
+use pagelab_hal::memory::module_bytes;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::{FaultError, NeedsPage, ObjectId, ObjectKind, OutOfMemory, Use};
 
+use crate::files::store;
 use crate::memory::memory;
 
 /// A program file, open: it holds a reference to its object.
@@ -54,6 +56,10 @@ static SOURCES: Lock<Vec<Source>> = Lock::new(Vec::new());
 /// If there is no memory for it.
 pub fn open_module(module: &Module) -> Result<ObjectId, OutOfMemory> {
     let start = GuestPhys(module.start);
+    // Other VMMs may name a module that is not in memory.
+    if !start.is_page_aligned() || module_bytes(start, module.length).is_empty() {
+        return Err(OutOfMemory);
+    }
     let pages = module.length.div_ceil(PAGE_SIZE);
     let object = memory().objects.create(ObjectKind::Program, pages, 0)?;
     SOURCES.lock().push(Source { object, start, length: pages * PAGE_SIZE });
@@ -81,19 +87,45 @@ pub fn close(object: ObjectId) {
     }
 }
 
-/// Brings in the page that a fault needs. Returns whether it had to be read:
-/// never, as it is in memory already.
+/// A program's file is cut to `pages` pages: what comes after was never there.
+/// Nothing to do for other objects.
+pub fn truncate(object: ObjectId, pages: u64) {
+    let cut = {
+        let mut sources = SOURCES.lock();
+        let source = sources.iter_mut().find(|source| source.object == object);
+        let Some(source) = source.filter(|source| pages * PAGE_SIZE < source.length) else {
+            return;
+        };
+        let end = source.start.0 + source.length;
+        source.length = pages * PAGE_SIZE;
+        source.start.0 + source.length..end
+    };
+    let memory = memory();
+    for address in cut.step_by(PAGE_SIZE as usize) {
+        if let Some(frame) = Frame::containing(GuestPhys(address))
+            && memory.frames.count(frame) > 0
+        {
+            memory.frames.release(&memory.machine, frame);
+        }
+    }
+}
+
+/// Brings in the page that a fault needs: from where the host put the program's
+/// file, or, for any other file, as a new page of zeros. Returns whether it had
+/// to be read: never, as it is in memory already.
 ///
 /// # Errors
 ///
-/// If there is no memory, or nothing is known of such a page.
+/// If there is no memory.
 pub fn bring_in(page: NeedsPage) -> Result<bool, FaultError> {
     let place =
         SOURCES.lock().iter().find(|source| source.object == page.object).and_then(|source| {
             let offset = page.index * PAGE_SIZE;
             (offset < source.length).then_some(GuestPhys(source.start.0 + offset))
         });
-    let frame = place.and_then(Frame::containing).ok_or(FaultError::NoBacking)?;
+    let Some(frame) = place.and_then(Frame::containing) else {
+        return store::make_page(page.object, page.index).map(|_| false);
+    };
     let memory = memory();
     if memory.frames.count(frame) == 0 {
         // The first owner is the file, so that its bytes stay until `close`.

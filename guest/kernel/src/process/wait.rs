@@ -93,11 +93,7 @@ pub fn wait(which: Which, options: WaitOptions) -> Result<Option<Waited>, Failur
     }
 }
 
-fn look(
-    process: &Process,
-    which: Which,
-    options: WaitOptions,
-) -> Result<Option<Waited>, Errno> {
+fn look(process: &Process, which: Which, options: WaitOptions) -> Result<Option<Waited>, Errno> {
     let mut family = process.family.lock();
     let is_meant = |child: &Arc<Process>| match which {
         Which::Any => true,

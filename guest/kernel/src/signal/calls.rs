@@ -148,12 +148,40 @@ fn sigaltstack(frame: &TrapFrame, a: &Arguments) -> Outcome {
 }
 
 fn sigsuspend(a: &Arguments) -> Outcome {
-    let mask = read_set(a[0], a[1])?;
+    check_size(a[1])?;
+    if a[0] == 0 {
+        return Err(Errno::EFAULT.into());
+    }
+    with_mask_at(GuestVirt(a[0]), wait_for_signal)
+}
+
+/// Runs a call with the mask at an address, if there is one: `ppoll` and its
+/// like. If a signal cuts the call short, the mask holds until it is handled.
+///
+/// # Errors
+///
+/// As the call, EFAULT.
+pub fn with_mask_at(address: GuestVirt, call: impl FnOnce() -> Outcome) -> Outcome {
+    if address.0 == 0 {
+        return call();
+    }
+    let mask = user::read(address)?;
     let thread = scheduler::current();
     *thread.signals.saved_mask.lock() = Some(thread.signals.mask());
     set_mask(&thread, mask);
     drop(thread);
-    wait_for_signal()
+    let outcome = call();
+    let cut_short = match outcome {
+        Ok(_) => false,
+        Err(Failure::Error(error)) => error == Errno::EINTR,
+        Err(_) => true,
+    };
+    if !cut_short {
+        let thread = scheduler::current();
+        let saved = thread.signals.saved_mask.lock().take();
+        saved.into_iter().for_each(|mask| set_mask(&thread, mask));
+    }
+    outcome
 }
 
 /// Sleeps until a handler has run.

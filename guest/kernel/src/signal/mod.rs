@@ -62,7 +62,7 @@ pub mod timer;
 
 pub use self::deliver::before_return;
 pub use self::info::{SignalInfo, child_change};
-pub use self::send::{force, retarget, send_to_process};
+pub use self::send::{force, retarget, send_to_group, send_to_process, send_to_thread};
 
 /// The highest signal number.
 pub const SIGNALS: u8 = 64;
@@ -82,6 +82,8 @@ pub const SIGFPE: u8 = 8;
 pub const SIGKILL: u8 = 9;
 /// Memory that is not mapped, or not for this.
 pub const SIGSEGV: u8 = 11;
+/// A pipe that nobody reads.
+pub const SIGPIPE: u8 = 13;
 /// A timer.
 pub const SIGALRM: u8 = 14;
 /// A child ended, stopped or went on.
@@ -250,6 +252,13 @@ impl ThreadSignals {
     /// The sleep that was noted last.
     pub fn take_sleep(&self) -> Option<Sleep> {
         self.sleep.lock().take()
+    }
+}
+
+impl Thread {
+    /// Whether a signal would have no effect on it now: blocked or ignored.
+    pub fn does_not_see(&self, signal: u8) -> bool {
+        self.signals.mask().contains(signal) || self.process.signals.action(signal).is_ignore()
     }
 }
 

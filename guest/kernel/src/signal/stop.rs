@@ -143,8 +143,8 @@ pub fn release_orphans(groups: &[Pid]) {
     for &group in groups {
         let members = living_members(group);
         if members.iter().any(|member| member.signals.job.lock().stopped) && is_orphaned(group) {
-            send::to_group(group, Some(SignalInfo::kernel(SIGHUP)));
-            send::to_group(group, Some(SignalInfo::kernel(SIGCONT)));
+            send::send_to_group(group, SignalInfo::kernel(SIGHUP));
+            send::send_to_group(group, SignalInfo::kernel(SIGCONT));
         }
     }
 }

@@ -28,9 +28,11 @@ pub fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         | linux::__NR_setresgid => only_root(a),
         linux::__NR_setgroups | linux::__NR_getgroups => Ok(0),
         linux::__NR_setfsuid | linux::__NR_setfsgid => Ok(0),
-        linux::__NR_getresuid | linux::__NR_getresgid => {
-            a[..3].iter().try_for_each(|&at| user::write(GuestVirt(at), &0_u32)).map_err(Into::into).map(|()| 0)
-        }
+        linux::__NR_getresuid | linux::__NR_getresgid => a[..3]
+            .iter()
+            .try_for_each(|&at| user::write(GuestVirt(at), &0_u32))
+            .map_err(Into::into)
+            .map(|()| 0),
         linux::__NR_getpgrp => getpgid(0),
         linux::__NR_getpgid => getpgid(a[0] as Pid),
         linux::__NR_setpgid => setpgid(a[0] as Pid, int(a[1])),
@@ -45,7 +47,13 @@ pub fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         linux::__NR_sched_getaffinity => sched_getaffinity(a),
         linux::__NR_sched_setaffinity => Ok(0),
         linux::__NR_getcpu => getcpu(a),
-        linux::__NR_membarrier => if a[0] == 0 { Ok(0) } else { Err(Errno::EINVAL.into()) },
+        linux::__NR_membarrier => {
+            if a[0] == 0 {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL.into())
+            }
+        }
         _ => return None,
     })
 }
@@ -60,11 +68,7 @@ fn only_root(a: &Arguments) -> Outcome {
 }
 
 fn process_or_self(pid: Pid) -> Result<alloc::sync::Arc<Process>, Errno> {
-    if pid == 0 {
-        Ok(scheduler::current().process.clone())
-    } else {
-        find(pid).ok_or(Errno::ESRCH)
-    }
+    if pid == 0 { Ok(scheduler::current().process.clone()) } else { find(pid).ok_or(Errno::ESRCH) }
 }
 
 fn getpgid(pid: Pid) -> Outcome {
@@ -194,7 +198,7 @@ fn getrandom(a: &Arguments) -> Outcome {
 
 fn sched_getaffinity(a: &Arguments) -> Outcome {
     const WORD: u64 = 8;
-    if a[1] < WORD || a[1] % WORD != 0 {
+    if a[1] < WORD || !a[1].is_multiple_of(WORD) {
         return Err(Errno::EINVAL.into());
     }
     user::write(GuestVirt(a[2]), &1_u64)?;

@@ -96,7 +96,7 @@ pub fn to_errno(error: MmError) -> Errno {
 
 fn mmap(space: &Space, a: &Arguments) -> Outcome {
     let offset = a[5];
-    if offset % PAGE_SIZE != 0 {
+    if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     // Bits that are not known are ignored, as on Linux.
@@ -140,9 +140,11 @@ fn brk(space: &Space, end: GuestVirt) -> Outcome {
         let before = space.heap().1;
         (before, space.brk(memory(), end))
     };
-    let locked = after > before && space.lock().area_at(before).is_some_and(|area| {
-        area.flags.contains(pagelab_mm::AreaFlags::LOCKED)
-    });
+    let locked = after > before
+        && space
+            .lock()
+            .area_at(before)
+            .is_some_and(|area| area.flags.contains(pagelab_mm::AreaFlags::LOCKED));
     if locked {
         populate(space, before.page_start(), after);
     }
@@ -158,8 +160,8 @@ fn mremap(space: &Space, a: &Arguments) -> Outcome {
         new_address: GuestVirt(a[4]),
     };
     let mapped = attempt(space, |space| space.mremap(memory(), &request))?;
-    if mapped.populate {
-        populate(space, mapped.start, GuestVirt(mapped.start.0 + mapped.length));
+    if let Some((start, end)) = mapped.populate {
+        populate(space, start, end);
     }
     Ok(mapped.start.0)
 }
@@ -190,8 +192,6 @@ fn mincore(space: &Space, a: &Arguments) -> Outcome {
 fn msync(space: &Space, a: &Arguments) -> Outcome {
     let flags = SyncFlags::from_bits(word(a[2])).ok_or(Errno::EINVAL)?;
     // No file has anything behind its pages that they could be written to.
-    attempt(space, |space| {
-        space.msync(memory(), GuestVirt(a[0]), a[1], flags, |_, _, _| Ok(()))
-    })?;
+    attempt(space, |space| space.msync(memory(), GuestVirt(a[0]), a[1], flags, |_, _, _| Ok(())))?;
     Ok(0)
 }

@@ -284,7 +284,10 @@ impl Held<'_> {
             Some(number) => number,
             None => inner.lists.take_from_empty().or_else(|| {
                 inner.open_next()?;
-                inner.lists.take_warm().or_else(|| inner.take_fresh())
+                // A block that is wholly free and not known to be zero is an
+                // empty one.
+                let used = inner.lists.take_warm().or_else(|| inner.lists.take_from_empty());
+                used.or_else(|| inner.take_fresh())
             })?,
         };
         Some(inner.hand_out(frame, usage))

@@ -63,6 +63,16 @@ fn zeroed_frames_are_untouched_ones_and_copies_get_used_ones() {
 }
 
 #[test]
+fn memory_that_is_not_zero_is_handed_out_to_its_end() {
+    let frames = frames(&[range(100, 2000, false)]);
+    let ram = Ram::new(2048);
+    for n in 0..1900 {
+        assert!(frames.alloc_zeroed(&ram, Use::Anonymous).is_some(), "frame {n} of 1900");
+    }
+    assert_eq!(frames.alloc(Use::Anonymous), None);
+}
+
+#[test]
 fn runs_are_contiguous_aligned_and_leave_blocks_whole() {
     let frames = frames(&[range(256, 4096, true)]);
     let ram = Ram::new(4096);

@@ -27,6 +27,12 @@ impl Ram {
         ram
     }
 
+    /// Makes a frame exist.
+    #[allow(dead_code, reason = "only where the heap is watched")]
+    pub fn touch(&self, frame: Frame) {
+        self.with(frame, |_| ());
+    }
+
     pub fn word(&self, frame: Frame, index: usize) -> u64 {
         self.frames.borrow()[frame.index()].as_ref().map_or(0, |words| words[index])
     }
@@ -111,12 +117,12 @@ impl Machine for Ram {
     }
 
     fn zero_frame(&self, frame: Frame) {
-        self.frames.borrow_mut()[frame.index()] = None;
+        self.with(frame, |words| words.fill(0));
     }
 
     fn copy_frame(&self, from: Frame, to: Frame) {
-        let copy = self.frames.borrow()[from.index()].clone();
-        self.frames.borrow_mut()[to.index()] = copy;
+        let copy = self.frames.borrow()[from.index()].as_ref().map_or([0; 512], |words| **words);
+        self.with(to, |words| *words = copy);
     }
 
     fn flush_page(&self, root: Frame, page: GuestVirt) {

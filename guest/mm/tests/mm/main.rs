@@ -9,9 +9,13 @@
 #![allow(unreachable_pub, missing_docs, reason = "modules of one test program")]
 
 mod calls;
+mod check;
 mod faults;
 mod forks;
 mod frames;
 mod lab;
 mod machine;
 mod maps;
+mod model;
+mod random;
+mod stats;

@@ -287,10 +287,17 @@ impl<S: PageStore> Inode for MemInode<S> {
     fn allocate(&self, offset: u64, length: u64, keep_size: bool) -> Result<()> {
         let object = self.data()?;
         let store = &self.shared.store;
-        store.allocate(object, offset, length)?;
-        let end = offset + length;
-        if !keep_size && end > store.size(object) {
+        let (before, end) = (store.size(object), offset + length);
+        let grows = !keep_size && end > before;
+        // First, as pages belong to a file only up to its end.
+        if grows {
             store.set_size(object, end)?;
+        }
+        if let Err(error) = store.allocate(object, offset, length) {
+            if grows {
+                store.set_size(object, before)?;
+            }
+            return Err(error);
         }
         self.touch();
         Ok(())

@@ -77,6 +77,22 @@ impl OpenFile {
         Ok(moved)
     }
 
+    /// For a file whose reads end after a time without bytes (see
+    /// [`File::read_timeout`](crate::file::File::read_timeout)): that time.
+    #[must_use]
+    pub fn read_timeout(&self) -> Option<u8> {
+        self.file.as_ref()?.read_timeout()
+    }
+
+    /// The read after that time has passed: what there is.
+    pub fn read_now(&self, sink: &mut dyn Sink) -> Result<usize> {
+        self.check_readable()?;
+        match &self.file {
+            Some(file) => file.read_now(0, sink),
+            None => self.read(sink),
+        }
+    }
+
     /// `pread` and `preadv`.
     pub fn read_at(&self, offset: i64, sink: &mut dyn Sink) -> Result<usize> {
         let offset = checked_offset(offset)?;

@@ -126,7 +126,7 @@ impl Vfs {
                 let slot = inode.fifo().ok_or(Errno::ENXIO)?;
                 slot.open(&self.platform, flags).map(Some)
             }
-            FileKind::Block | FileKind::Socket => Err(Errno::ENXIO),
+            FileKind::Block | FileKind::Socket | FileKind::Anonymous => Err(Errno::ENXIO),
             FileKind::Regular | FileKind::Directory | FileKind::Symlink => inode.open(flags),
         }
     }

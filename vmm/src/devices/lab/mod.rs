@@ -23,7 +23,6 @@ use super::Ending;
 use super::bus::BusDevice;
 use super::output::Output;
 use super::shared::SharedPages;
-use crate::memory::GuestRam;
 
 /// Is told what the device cannot do by itself.
 pub trait LabObserver: Send {
@@ -39,7 +38,6 @@ pub trait LabObserver: Send {
 
 /// The device, generic over where output goes and who is told.
 pub struct LabDevice<O: Output, B: LabObserver> {
-    ram: Arc<GuestRam>,
     shared: Arc<SharedPages>,
     output: O,
     observer: B,
@@ -50,9 +48,9 @@ pub struct LabDevice<O: Output, B: LabObserver> {
 const POWER_OFF_MARK: u32 = 0xffff_0000;
 
 impl<O: Output, B: LabObserver> LabDevice<O, B> {
-    /// A device for a guest with memory `ram`.
-    pub const fn new(ram: Arc<GuestRam>, shared: Arc<SharedPages>, output: O, observer: B) -> Self {
-        Self { ram, shared, output, observer, status: STATUS_OK }
+    /// A device that takes `shared` from its guest.
+    pub const fn new(shared: Arc<SharedPages>, output: O, observer: B) -> Self {
+        Self { shared, output, observer, status: STATUS_OK }
     }
 
     fn register(&mut self, frame: u32) {

@@ -61,7 +61,7 @@ impl<O: Output, B: LabObserver> LabDevice<O, B> {
             STREAM_ERROR => Stream::Error,
             _ => return Ok(ControlFlow::Continue(STATUS_UNKNOWN)),
         };
-        for slice in segments::check(&self.ram, request)? {
+        for slice in segments::check(self.shared.ram(), request)? {
             match self.output.write(stream, &slice) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -85,7 +85,7 @@ impl<O: Output, B: LabObserver> LabDevice<O, B> {
             5 => log::Level::Trace,
             _ => return Ok(ControlFlow::Continue(STATUS_UNKNOWN)),
         };
-        let slices = segments::check(&self.ram, request)?;
+        let slices = segments::check(self.shared.ram(), request)?;
         self.observer.log(level, &printable(&segments::gather(&slices, MAX_LOG_BYTES)));
         Ok(ControlFlow::Continue(STATUS_OK))
     }
@@ -93,7 +93,7 @@ impl<O: Output, B: LabObserver> LabDevice<O, B> {
     /// A panic ends the lab whatever state the request is in: what cannot be
     /// believed is left out.
     fn panic(&self, request: &Request) -> Box<PanicReport> {
-        let slices = match segments::check(&self.ram, request) {
+        let slices = match segments::check(self.shared.ram(), request) {
             Ok(slices) => slices,
             Err(error) => {
                 let message = format!("(the message cannot be read: {error})");
@@ -109,14 +109,14 @@ impl<O: Output, B: LabObserver> LabDevice<O, B> {
     }
 
     fn copy_frame(&self, request: &Request) -> Result<Done, BadSegments> {
-        let [from, to] = segments::frames(&self.ram, request)?;
+        let [from, to] = segments::frames(self.shared.ram(), request)?;
         from.copy_to_volatile_slice(to);
         Ok(ControlFlow::Continue(STATUS_OK))
     }
 
     fn zero_frame(&self, request: &Request) -> Result<Done, BadSegments> {
         const ZEROS: [u8; 1 << PAGE_SHIFT] = [0; 1 << PAGE_SHIFT];
-        let [frame] = segments::frames(&self.ram, request)?;
+        let [frame] = segments::frames(self.shared.ram(), request)?;
         frame.copy_from(&ZEROS);
         Ok(ControlFlow::Continue(STATUS_OK))
     }

@@ -16,7 +16,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
 use crate::devices::output::Recorded;
-use crate::memory::MemorySize;
+use crate::memory::{GuestRam, MemorySize};
 use crate::stop::PanicReport;
 
 const RAM: u64 = 16 << 20;
@@ -66,7 +66,7 @@ impl Guest {
         let ram = Arc::new(GuestRam::new(MemorySize::new(RAM).unwrap()).unwrap());
         let shared = Arc::new(SharedPages::new(Arc::clone(&ram), 0));
         let seen = Seen::default();
-        let device = LabDevice::new(Arc::clone(&ram), shared, output.clone(), seen.clone());
+        let device = LabDevice::new(shared, output.clone(), seen.clone());
         Self { ram, device, output, seen }
     }
 

@@ -25,6 +25,16 @@ pub enum Guest {
     Waiting,
 }
 
+/// Takes events.
+pub trait EventSink {
+    /// Whether there is room for another one. While the guest runs, a sink that
+    /// would have to wait says no, and is asked again later.
+    fn is_ready(&mut self, guest: Guest) -> bool;
+
+    /// Takes an event.
+    fn take(&mut self, event: &Event);
+}
+
 /// How far the ring has been read. All events below `next` were delivered or
 /// lost: `next` = `delivered` + `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,11 +59,12 @@ impl EventReader {
         self.lost
     }
 
-    /// Hands all events that are there to `take`, oldest first.
+    /// Hands the events that are there to `sink`, oldest first, as long as it is
+    /// ready for more.
     ///
     /// A guest whose count of events goes backwards gets nothing read until the
     /// count has caught up again.
-    pub fn drain(&mut self, shared: &SharedPages, guest: Guest, mut take: impl FnMut(&Event)) {
+    pub fn drain(&mut self, shared: &SharedPages, guest: Guest, sink: &mut impl EventSink) {
         let Some(pages) = shared.pages() else {
             return;
         };
@@ -69,11 +80,11 @@ impl EventReader {
             self.lost += waiting - SLOTS;
             self.next = written - SLOTS;
         }
-        while self.next < written {
+        while self.next < written && sink.is_ready(guest) {
             match read_slot(&pages, self.next, overwrites) {
                 Some(event) => {
                     self.delivered += 1;
-                    take(&event);
+                    sink.take(&event);
                 }
                 None => self.lost += 1,
             }

@@ -129,6 +129,12 @@ impl SharedPages {
         Ok(())
     }
 
+    /// The memory that they are in.
+    #[must_use]
+    pub const fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
     /// Whether there are any.
     #[must_use]
     pub fn is_registered(&self) -> bool {

@@ -4,7 +4,7 @@ use pagelab_abi::event::{EVENT_SLOTS, Event};
 use pagelab_abi::lab::{EVENTS_OFFSET, FLAG_EVENTS, FLAG_LOSSLESS, INPUT_BYTES, INPUT_OFFSET};
 use proptest::prelude::*;
 
-use super::events::{EventReader, Guest};
+use super::events::{EventReader, EventSink, Guest};
 use super::input::InputWriter;
 use super::*;
 use crate::memory::MemorySize;
@@ -49,13 +49,42 @@ fn write_event(ram: &GuestRam, number: u64) {
     put(ram, offset_of!(Header, events_written), sequence);
 }
 
+/// Takes a number of events.
+#[derive(Default)]
+struct Taken {
+    sequences: Vec<u64>,
+    room: Option<usize>,
+}
+
+impl EventSink for Taken {
+    fn is_ready(&mut self, _guest: Guest) -> bool {
+        self.room.is_none_or(|room| self.sequences.len() < room)
+    }
+
+    fn take(&mut self, event: &Event) {
+        self.sequences.push(event.sequence);
+        assert_eq!(event.address, (event.sequence - 1).wrapping_mul(16), "whole");
+    }
+}
+
+/// Takes whatever a lying guest calls an event.
+#[derive(Default)]
+struct Unchecked(Vec<u64>);
+
+impl EventSink for Unchecked {
+    fn is_ready(&mut self, _guest: Guest) -> bool {
+        true
+    }
+
+    fn take(&mut self, event: &Event) {
+        self.0.push(event.sequence);
+    }
+}
+
 fn drain(reader: &mut EventReader, shared: &SharedPages, guest: Guest) -> Vec<u64> {
-    let mut numbers = Vec::new();
-    reader.drain(shared, guest, |event| {
-        assert_eq!(event.address, (event.sequence - 1) * 16, "whole");
-        numbers.push(event.sequence - 1);
-    });
-    numbers
+    let mut taken = Taken::default();
+    reader.drain(shared, guest, &mut taken);
+    taken.sequences.iter().map(|sequence| sequence - 1).collect()
 }
 
 #[test]
@@ -102,7 +131,7 @@ fn a_snapshot_has_every_counter() {
     for (index, (count, cost)) in faults.count.iter_mut().zip(&mut faults.cost).enumerate() {
         (*count, *cost) = (index as u64, index as u64 * 100);
     }
-    let frames = FrameCounters { total: 9, free_at_start: 8, ..FrameCounters::default() };
+    let frames = FrameCounters { total: 9, free_expected: 8, ..FrameCounters::default() };
     let milestones = Milestones { kernel_entry: 1, power_off: 4, ..Milestones::default() };
     put(&ram, offset_of!(Header, faults), faults);
     put(&ram, offset_of!(Header, frames), frames);
@@ -123,6 +152,19 @@ fn events_come_in_order_and_once() {
     write_event(&ram, 10);
     assert_eq!(drain(&mut reader, &shared, Guest::Running), [10]);
     assert_eq!((reader.delivered(), reader.lost()), (11, 0));
+}
+
+#[test]
+fn a_sink_that_has_no_room_gets_the_rest_later() {
+    let (ram, shared) = registered(FLAG_LOSSLESS);
+    let mut reader = EventReader::default();
+    (0..10).for_each(|number| write_event(&ram, number));
+    let mut taken = Taken { room: Some(4), ..Taken::default() };
+    reader.drain(&shared, Guest::Running, &mut taken);
+    assert_eq!(taken.sequences, [1, 2, 3, 4]);
+    assert_eq!(get(&ram, offset_of!(Header, events_read)), 4);
+    assert_eq!(drain(&mut reader, &shared, Guest::Running), (4..10).collect::<Vec<_>>());
+    assert_eq!((reader.delivered(), reader.lost()), (10, 0));
 }
 
 #[test]
@@ -253,12 +295,10 @@ proptest! {
                 _ => {}
             }
             let before = reader;
-            let mut last = None;
             let guest = if waiting { Guest::Waiting } else { Guest::Running };
-            reader.drain(&shared, guest, |event| {
-                assert!(last.is_none_or(|last| last < event.sequence), "in order");
-                last = Some(event.sequence);
-            });
+            let mut taken = Unchecked::default();
+            reader.drain(&shared, guest, &mut taken);
+            prop_assert!(taken.0.is_sorted_by(|a, b| a < b), "in order");
             claimed = claimed.max(get(&ram, written));
             prop_assert_eq!(reader.delivered() + reader.lost(), claimed);
             prop_assert!(reader.delivered() - before.delivered() <= SLOTS);

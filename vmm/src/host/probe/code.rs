@@ -107,6 +107,25 @@ pub(super) const STRING_OUTPUT: [u8; 4] = [
     0xe6, PORT_DONE, // out PORT_DONE, al
 ];
 
+/// Words of eight bytes in a page.
+const WORDS_PER_PAGE: u16 = 512;
+
+/// Ring 0: clears the page at RDI between two readings of the clock, as
+/// [`counting_loop`] does.
+pub(super) fn clear_page() -> Vec<u8> {
+    let mut code = vec![
+        0x0f, 0x31, // rdtsc
+        0x89, 0xc6, // mov esi, eax
+        0x31, 0xc0, // xor eax, eax
+        0xb9, // mov ecx, WORDS_PER_PAGE
+    ];
+    code.extend(u32::from(WORDS_PER_PAGE).to_le_bytes());
+    code.extend([0xf3, 0x48, 0xab]); // rep stosq
+    code.extend([0x0f, 0x31]); // rdtsc
+    code.extend(DONE);
+    code
+}
+
 /// An instruction that a kernel might use, and its bytes.
 pub(super) struct Instruction {
     pub(super) name: &'static str,
@@ -116,7 +135,8 @@ pub(super) struct Instruction {
 /// Instructions that a host which emulates ring 0 may not know. All work with
 /// the registers as [`super::measure`] sets them: RSP and RBX point to memory,
 /// RCX is 0.
-pub(super) const KERNEL_INSTRUCTIONS: [Instruction; 15] = [
+pub(super) const KERNEL_INSTRUCTIONS: [Instruction; 16] = [
+    Instruction { name: "int3", bytes: &[0xcc] },
     Instruction { name: "popcnt", bytes: &[0xf3, 0x0f, 0xb8, 0xc0] }, // popcnt eax, eax
     Instruction { name: "cmpxchg16b", bytes: &[0x48, 0x0f, 0xc7, 0x0b] }, // [rbx]
     Instruction { name: "andn", bytes: &[0xc4, 0xe2, 0x78, 0xf2, 0xc0] }, // eax, eax, eax

@@ -82,6 +82,7 @@ const EFER: u64 = 0xd01;
 const RFLAGS: u64 = 2;
 
 /// Vectors of exceptions.
+pub(super) const BREAKPOINT: u16 = 3;
 pub(super) const INVALID_OPCODE: u16 = 6;
 pub(super) const GENERAL_PROTECTION: u16 = 13;
 pub(super) const PAGE_FAULT: u16 = 14;

@@ -19,7 +19,9 @@ use kvm_ioctls::Kvm;
 use serde::Serialize;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
-pub use measure::{Exit, KernelInstructions, RingZero, StringOutput, Syscall, Sysret, Trap};
+pub use measure::{
+    ClearPage, Exit, KernelInstructions, RingZero, StringOutput, Syscall, Sysret, Trap,
+};
 
 use machine::{Machine, ProbeError};
 
@@ -62,6 +64,8 @@ pub struct Findings {
     pub exit: Finding<Exit>,
     /// Cost of a page fault in ring 3.
     pub trap: Finding<Trap>,
+    /// Cost of clearing a page in ring 0.
+    pub clear_page: Finding<ClearPage>,
     /// How string output leaves the guest.
     pub string_output: Finding<StringOutput>,
     /// Instructions for kernels.
@@ -80,6 +84,7 @@ pub fn run(kvm: Kvm) -> Findings {
         sysret: probe(&kvm, measure::sysret),
         exit: probe(&kvm, measure::exit),
         trap: probe(&kvm, measure::trap),
+        clear_page: probe(&kvm, measure::clear_page),
         string_output: probe(&kvm, measure::string_output),
         kernel_instructions: probe_with(&kvm, |kvm, stop_wanted| {
             let new_machine = || Machine::new(kvm, Arc::clone(stop_wanted));

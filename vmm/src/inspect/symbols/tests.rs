@@ -2,6 +2,11 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::OnceLock;
+
+use proptest::collection::vec;
+use proptest::prelude::{any, proptest};
+use proptest::sample::Index;
 
 use super::*;
 
@@ -117,4 +122,43 @@ fn names_and_paths_are_shortened() {
     assert_eq!(without_hash("a::help"), "a::help");
     assert_eq!(short_path("/x/y/guest/kernel/src/main.rs"), "guest/kernel/src/main.rs");
     assert_eq!(short_path("main.rs"), "main.rs");
+}
+
+/// The reports depend on it: names and lines for the kernel that is built in.
+#[test]
+fn the_built_in_kernel_has_functions_and_lines() {
+    let kernel = crate::embedded::KERNEL;
+    let file = ElfBytes::<LittleEndian>::minimal_parse(kernel).unwrap();
+    let symbols = Symbols::new(kernel);
+    let (table, _) = file.symbol_table().unwrap().unwrap();
+    let functions: Vec<_> = table
+        .iter()
+        .filter(|symbol| symbol.st_symtype() == STT_FUNC && symbol.st_size > 16)
+        .collect();
+    assert!(functions.len() > 50, "{}", functions.len());
+    let with_lines = functions
+        .iter()
+        .filter_map(|function| symbols.lookup(GuestVirt(function.st_value + 8)))
+        .filter(|symbol| symbol.places.iter().all(|place| place.line.is_some()))
+        .count();
+    assert!(with_lines * 10 > functions.len() * 9, "{with_lines} of {}", functions.len());
+}
+
+proptest! {
+    #[test]
+    fn damage_at_random_never_panics(damage in vec((any::<Index>(), any::<u8>()), 1..24)) {
+        static INTACT: OnceLock<Vec<u8>> = OnceLock::new();
+        let intact = INTACT.get_or_init(|| compile(&["-g"]));
+        let (outer, _) = function(intact, "outer");
+        let mut bytes = intact.clone();
+        for (place, value) in damage {
+            // Behind the headers, where symbols and DWARF are.
+            let contents = &mut bytes[0x1000..];
+            contents[place.index(contents.len())] = value;
+        }
+        let symbols = Symbols::new(&bytes);
+        for address in [outer, outer + 5, outer - 16, 0, u64::MAX - 1] {
+            let _ = symbols.lookup(GuestVirt(address)).map(|symbol| symbol.to_string());
+        }
+    }
 }

@@ -38,7 +38,7 @@ fn the_probe_finds_out_everything_about_this_host() {
         .iter()
         .map(|list| instructions[list].as_array().unwrap().len())
         .sum();
-    assert_eq!(count, 15, "{instructions}");
+    assert_eq!(count, 16, "{instructions}");
     if probes["ring_zero"]["emulated"] == true {
         assert!(probes["ring_zero"]["cycles_per_instruction"].as_f64().unwrap() > 50.0);
     }

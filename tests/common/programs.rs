@@ -1,0 +1,226 @@
+//! Small programs in assembly, as a hostile or broken program would be. They run
+//! in ring 3 at [`START`], on one page of code and one of data.
+
+use super::elf::{CODE, DATA, Elf, Segment};
+
+/// Where a program's code is.
+pub const START: u64 = 0x40_0000;
+/// Where its data is.
+pub const DATA_PAGE: u64 = 0x40_1000;
+
+/// Defines a function that gives the machine code of a program.
+macro_rules! program {
+    ($(#[$doc:meta])* $name:ident: $($line:literal)*) => {
+        std::arch::global_asm!(
+            ".pushsection .rodata.programs, \"a\"",
+            concat!("program_", stringify!($name), ":"),
+            $($line,)*
+            concat!("program_", stringify!($name), "_end:"),
+            ".popsection",
+        );
+
+        $(#[$doc])*
+        pub fn $name() -> Vec<u8> {
+            unsafe extern "C" {
+                #[link_name = concat!("program_", stringify!($name))]
+                safe static START: u8;
+                #[link_name = concat!("program_", stringify!($name), "_end")]
+                safe static END: u8;
+            }
+            let (start, end) = (&raw const START, &raw const END);
+            // SAFETY: both labels are around the bytes of this program, which
+            // are read-only data of this test.
+            file(unsafe { std::slice::from_raw_parts(start, end.addr() - start.addr()) })
+        }
+    };
+}
+
+/// An executable with this code.
+pub fn file(code: &[u8]) -> Vec<u8> {
+    let mut elf = Elf::of_segments(vec![
+        Segment::new(START, CODE, &page_of(code)),
+        Segment::new(DATA_PAGE, DATA, &page_of(b"data")),
+    ]);
+    elf.entry = START;
+    elf.build()
+}
+
+fn page_of(bytes: &[u8]) -> Vec<u8> {
+    let mut page = bytes.to_vec();
+    assert!(page.len() <= 4096, "a program fits into a page");
+    page.resize(4096, 0);
+    page
+}
+
+program! {
+    /// Exits with status 42.
+    exit_42:
+    "mov eax, 231"
+    "mov edi, 42"
+    "syscall"
+}
+
+program! {
+    /// Reads at address 0.
+    read_null:
+    "mov eax, [0]"
+}
+
+program! {
+    /// Writes to its own code.
+    write_code:
+    "mov dword ptr [0x400000], 0"
+}
+
+program! {
+    /// Jumps into its data.
+    execute_data:
+    "mov eax, 0x401000"
+    "jmp rax"
+}
+
+program! {
+    /// Reads the kernel's image.
+    read_kernel:
+    "mov rax, 0xffffffff80200000"
+    "mov eax, [rax]"
+}
+
+program! {
+    /// Reads all memory through the kernel's map.
+    read_physical:
+    "mov rax, 0xffff800000200000"
+    "mov eax, [rax]"
+}
+
+program! {
+    /// Jumps into the kernel.
+    jump_to_kernel:
+    "mov rax, 0xffffffff80200000"
+    "jmp rax"
+}
+
+program! {
+    /// Jumps to an address that is not canonical.
+    jump_not_canonical:
+    "mov rax, 0x8000000000000000"
+    "jmp rax"
+}
+
+program! {
+    /// Executes something that is no instruction.
+    invalid_instruction:
+    "ud2"
+}
+
+program! {
+    /// Divides by zero.
+    divide_by_zero:
+    "xor ecx, ecx"
+    "mov eax, 1"
+    "xor edx, edx"
+    "div ecx"
+}
+
+program! {
+    /// Halts the processor, or tries to.
+    halt:
+    "hlt"
+}
+
+program! {
+    /// Loads another page table, or tries to.
+    load_cr3:
+    "xor eax, eax"
+    "mov cr3, rax"
+}
+
+program! {
+    /// Powers the machine off by the lab device's port, or tries to.
+    write_port:
+    "mov edx, 0xb08"
+    "mov eax, 0x504c0000"
+    "out dx, eax"
+}
+
+program! {
+    /// A breakpoint that nobody set.
+    breakpoint:
+    "int3"
+}
+
+program! {
+    /// System calls with nonsense: number, pointers into the kernel, beyond user
+    /// space, to nothing. Exits with 0 if every one of them only failed.
+    bad_calls:
+    "mov eax, 100000"               // no such call: -ENOSYS
+    "syscall"
+    "cmp rax, -38"
+    "jne 9f"
+    "mov eax, 1"                    // write from the kernel's memory: -EFAULT
+    "mov edi, 1"
+    "mov rsi, 0xffffffff80200000"
+    "mov edx, 16"
+    "syscall"
+    "cmp rax, -14"
+    "jne 9f"
+    "mov eax, 1"                    // from the end of the address space
+    "mov edi, 1"
+    "mov rsi, -8"
+    "mov edx, 16"
+    "syscall"
+    "cmp rax, -14"
+    "jne 9f"
+    "mov eax, 1"                    // from nowhere
+    "mov edi, 1"
+    "xor esi, esi"
+    "mov edx, 16"
+    "syscall"
+    "cmp rax, -14"
+    "jne 9f"
+    "mov eax, 9"                    // mmap of everything: -ENOMEM
+    "xor edi, edi"
+    "mov rsi, 0x7fffffffffff"
+    "mov edx, 3"
+    "mov r10d, 0x22"
+    "mov r8, -1"
+    "xor r9d, r9d"
+    "syscall"
+    "cmp rax, -12"
+    "jne 9f"
+    "mov eax, 231"
+    "xor edi, edi"
+    "syscall"
+    "9: mov eax, 231"
+    "mov edi, 1"
+    "syscall"
+}
+
+program! {
+    /// Says nothing, does nothing, for ever.
+    spin:
+    "2: jmp 2b"
+}
+
+program! {
+    /// Grows its stack until there is no more.
+    overflow_stack:
+    "2: push rax"
+    "jmp 2b"
+}
+
+program! {
+    /// Writes to memory without end: 64 TiB, page by page.
+    take_all_memory:
+    "mov eax, 9"
+    "xor edi, edi"
+    "mov rsi, 0x400000000000"
+    "mov edx, 3"
+    "mov r10d, 0x4022"              // private, anonymous, not accounted
+    "mov r8, -1"
+    "xor r9d, r9d"
+    "syscall"
+    "2: mov byte ptr [rax], 1"
+    "add rax, 4096"
+    "jmp 2b"
+}
