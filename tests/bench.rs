@@ -1,11 +1,13 @@
 //! `pagelab bench boot` as a user runs it.
 
+mod common;
+
 use std::process::Command;
 
 use serde_json::Value;
 
 fn bench(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pagelab"));
+    let mut command = Command::new(common::binary());
     command.args(["bench", "boot", "--runs", "1"]).args(arguments);
     command
 }
@@ -41,7 +43,7 @@ fn without_qemu_that_is_said() {
 
 #[test]
 fn no_runs_at_all_are_refused() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pagelab"));
+    let mut command = Command::new(common::binary());
     let output = command.args(["bench", "boot", "--runs", "0"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }

@@ -95,6 +95,11 @@ fn the_exit_status_is_the_programs() {
 fn guests_of_many_sizes_boot() {
     for size in ["16M", "33M", "128M", "1G", "4G"] {
         let (outcome, report) = run(&programs::exit_42(), &["--mem", size]);
+        if outcome.stderr.contains("is more than this host's memory") {
+            // A small host, such as the emulated one, says so instead.
+            outcome.expect(125, &[size.trim_end_matches('G'), "GiB"]);
+            continue;
+        }
         expect_clean(&outcome, &report, 42);
     }
 }

@@ -90,7 +90,7 @@ fn programs_that_cannot_run_are_refused_before_the_boot() {
     let missing = Lab::new(&["run", "--kernel", "/nonexistent/kernel", "x"]);
     missing.run().expect(127, &["there is no file x"]);
     let missing = Lab::new(&["run", "--kernel", "/nonexistent/kernel"]);
-    missing.run().expect(125, &["cannot read the kernel /nonexistent/kernel"]);
+    missing.run().expect(125, &["--kernel: there is no file /nonexistent/kernel"]);
 }
 
 #[test]
@@ -168,6 +168,9 @@ fn signals_stop_a_running_guest_at_once() {
 #[test]
 fn a_lab_costs_little_memory_beyond_its_guest() {
     const MOST_KIB: u64 = 5 * 1024;
+    // Boot information, tables, an image of one page; a host may use one large
+    // page for them.
+    const MOST_GUEST_KIB: u64 = 3 * 1024;
     let running = hanging(&["--mem", "256M", "--timeout", "20"]).start();
     let pid = running.child.id();
     wait_for_guest(pid);
@@ -180,7 +183,7 @@ fn a_lab_costs_little_memory_beyond_its_guest() {
     Command::new("kill").arg(pid.to_string()).status().unwrap();
     running.finish();
     assert!(own <= MOST_KIB, "pagelab itself: {own} KiB");
-    assert!(guest <= 1024, "a guest that touches nothing: {guest} KiB");
+    assert!(guest <= MOST_GUEST_KIB, "a guest that touches nothing: {guest} KiB");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `pagelab host` as a user runs it: on this machine's KVM, and where there is
 //! none, no permission for it, or something else in its place.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -10,7 +12,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn host(device: Option<&Path>, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pagelab"));
+    let mut command = Command::new(common::binary());
     command.arg("host").args(arguments).env_remove("PAGELAB_KVM");
     if let Some(device) = device {
         command.env("PAGELAB_KVM", device);
@@ -76,7 +78,7 @@ fn a_refusal_gets_advice_and_its_own_status() {
     // where nobody may look, so it is run from a copy.
     if fs::File::open(&device).is_ok() {
         let copy = folder.path().join("pagelab");
-        fs::copy(env!("CARGO_BIN_EXE_pagelab"), &copy).unwrap();
+        fs::copy(common::binary(), &copy).unwrap();
         command = Command::new(copy);
         command.arg("host").env("PAGELAB_KVM", &device).uid(65534).gid(65534);
     }

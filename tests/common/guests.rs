@@ -104,7 +104,8 @@ guest! {
 }
 
 guest! {
-    /// Writes garbage to every port and reads from it, in every width.
+    /// Writes garbage to every port and reads from it: below 0x1000, where
+    /// devices are, in every width.
     every_port:
     "xor edx, edx"
     "2: mov eax, 0xdeadbeef"
@@ -114,8 +115,14 @@ guest! {
     "in al, dx"
     "in ax, dx"
     "in eax, dx"
+    "inc edx"
+    "cmp edx, 0x1000"
+    "jb 2b"
+    "3: mov eax, 0xdeadbeef"
+    "out dx, eax"
+    "in eax, dx"
     "inc dx"
-    "jnz 2b"
+    "jnz 3b"
     "mov edx, 0xb08"
     "mov eax, 0x504c0000"
     "out dx, eax"

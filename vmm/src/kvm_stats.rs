@@ -9,6 +9,8 @@
 //! out itself), `pf_taken`, `pf_fixed`, `pf_guest` (page faults that reached
 //! KVM, were its own to repair, or were handed on to the guest), `exits`.
 
+#![allow(unsafe_code, reason = "no crate wraps KVM_GET_STATS_FD")]
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};

@@ -14,11 +14,13 @@
 //! | [`inspect`] | looking into a guest: walks, instructions, symbols |
 //! | [`host`] | what this host's KVM is and can do |
 //! | [`kvm_stats`] | KVM's own statistics |
-//! | [`bench`] | measuring labs from outside, beside QEMU |
+//! | [`mod@bench`] | measuring labs from outside, beside QEMU |
 //! | [`timings`] | what a lab notes for whoever measures it |
 //! | [`resident`] | resident memory of a process |
 //! | [`layout`] | addresses that only the host decides |
 //! | [`embedded`] | the kernel and the first program inside the binary |
+
+#![deny(unsafe_code)]
 
 pub mod bench;
 pub mod cli;

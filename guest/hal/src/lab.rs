@@ -12,7 +12,7 @@ use pagelab_abi::addr::{Frame, PAGE_SIZE};
 use pagelab_abi::event::{EVENT_SLOTS, Event};
 use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::{
-    DEVICE_ID, EVENTS_OFFSET, FLAG_EVENTS, FLAG_LOSSLESS, FrameCounters, Header, INPUT_BYTES,
+    DEVICE_ID, EVENTS_OFFSET, FLAG_EVENTS, FLAG_LOSSLESS, FaultCounters, FrameCounters, Header, INPUT_BYTES,
     INPUT_OFFSET, LAB_MAGIC, MAX_SEGMENTS, OP_COPY_FRAME, OP_DRAIN_EVENTS, OP_INPUT_TAKEN,
     OP_ZERO_FRAME, PORT_DOORBELL, PORT_POWER, PORT_REGISTER, SHARED_PAGES, SHARED_SIZE, STATUS_OK,
     Segment,
@@ -154,6 +154,12 @@ pub fn count_fault(kind: FaultKind, cost: u64) {
     let kind = kind as usize;
     write!(read!(faults.count[kind]) + 1, faults.count[kind]);
     write!(read!(faults.cost[kind]) + cost, faults.cost[kind]);
+}
+
+/// The faults of all processes so far.
+#[must_use]
+pub fn faults() -> FaultCounters {
+    read!(faults)
 }
 
 /// Publishes how memory is used.

@@ -32,7 +32,7 @@ impl AddressSpace {
         let areas = self.areas.try_map(|area| inherited(area, &mut last_family))?;
         let root = memory.new_root()?;
         if let Err(error) = promise_again(memory, &areas, self.sizes.total) {
-            memory.frames.release(&memory.machine, root);
+            memory.release_root(root);
             return Err(error);
         }
         let mut child = Self {

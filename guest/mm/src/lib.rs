@@ -8,14 +8,19 @@
 //! | question | file |
 //! | --- | --- |
 //! | what happens at a page fault? | [`mod@fault`], `stack` (growth) |
-//! | what do the calls do? | `mmap`, `munmap`, one file each |
-//! | how does the kernel reach a program's memory? | [`user`] |
+//! | what does a call do? | one file each: `brk`, `fork`, [`madvise`], `mincore`, [`mlock`], [`mmap`], `mprotect`, [`mremap`], [`msync`], `munmap` |
+//! | what have mprotect, madvise and mlock in common? | `modify` |
+//! | how does the kernel reach a program's memory? | [`user`], [`mod@populate`] |
 //! | where do frames come from? | [`frames`] |
 //! | what is shared between address spaces? | [`object`] |
 //! | what is an area, when are two of them one? | [`area`], [`areas`] |
 //! | who edits page tables and flushes? | `table`, `live`, nobody else |
 //! | how much memory may be promised? | [`commit`] |
+//! | what does `/proc` show? | [`stats`], [`pagemap`], [`space`] (sizes) |
 //! | which errno? | [`error`] |
+//!
+//! Linux's rules are those of Linux 6.18 where versions differ (`mremap` of
+//! several areas at once), but placement does not align large mappings.
 //!
 //! # How a kernel uses it
 //!
@@ -51,7 +56,11 @@
 //!
 //! System calls: one method each, errors by [`MmError::errno`]. A call that
 //! needs a page of a file returns `NeedsPage`; bring it in and call again.
+//! `mmap` and `mremap` say which range is to be populated afterwards.
 //! [`AddressSpace::destroy`] at exit, once no processor uses the root.
+//!
+//! Faults that the kernel takes for a program are told to
+//! [`Machine::software_fault`]; they count for the process as any other.
 //!
 //! Locks: an address space has none (the kernel has one per address space);
 //! [`object::Objects`] has one, taken before that of [`Frames`], the innermost.

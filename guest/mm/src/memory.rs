@@ -71,6 +71,14 @@ impl<M: Machine> Memory<M> {
         Ok(root)
     }
 
+    /// Releases a root below which nothing is mapped any more.
+    pub(crate) fn release_root(&self, root: Frame) {
+        for &(index, _) in &self.kernel_half {
+            self.machine.write_entry(root, index, Entry::EMPTY);
+        }
+        self.frames.hold().release_zeroed(&self.machine, root);
+    }
+
     /// One reference to an object less; with the last one it goes, and so do the
     /// promises made for it.
     pub fn release_object(&self, id: ObjectId) {

@@ -52,6 +52,12 @@ bitflags! {
     }
 }
 
+/// The bits that say whether a mapping is shared or private.
+const TYPE_MASK: u32 = 0xf;
+/// What `SHARED_VALIDATE` knows: Linux's legacy flags, which `FIXED_NO_REPLACE`
+/// is not one of.
+const VALIDATED: u32 = MapFlags::all().bits() & !MapFlags::FIXED_NO_REPLACE.bits();
+
 /// What to map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapSource {
@@ -209,10 +215,15 @@ impl AddressSpace {
     ) -> Result<AreaFlags, MmError> {
         let flags = request.flags;
         let mut area = AreaFlags::SOFT_DIRTY | AreaFlags::MAY_WRITE | self.lock_future;
-        let shared = match flags & MapFlags::SHARED_VALIDATE {
+        let shared = match MapFlags::from_bits_retain(flags.bits() & TYPE_MASK) {
             MapFlags::PRIVATE => false,
             MapFlags::SHARED => true,
-            MapFlags::SHARED_VALIDATE if request.source != MapSource::Anonymous => true,
+            MapFlags::SHARED_VALIDATE if request.source != MapSource::Anonymous => {
+                if flags.bits() & !VALIDATED != 0 {
+                    return Err(MmError::NotSupported);
+                }
+                true
+            }
             _ => return Err(MmError::Invalid),
         };
         if flags.contains(MapFlags::HUGE_TLB) {

@@ -150,8 +150,10 @@ impl Index {
         if let Some(root) = self.root.take() {
             if self.height > 0 {
                 prune(machine, held, root, self.height, 0, 0);
+                held.release_zeroed(machine, root);
+            } else {
+                held.release(machine, root);
             }
-            held.release(machine, root);
         }
         *self = Self::new();
     }
@@ -214,7 +216,11 @@ fn prune(
             if height > 1 { prune(machine, held, next, height - 1, start, from) } else { 1 };
         if start >= from {
             machine.write_entry(table, slot, Entry::EMPTY);
-            held.release(machine, next);
+            if height > 1 {
+                held.release_zeroed(machine, next);
+            } else {
+                held.release(machine, next);
+            }
         }
     }
     released

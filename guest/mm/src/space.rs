@@ -168,7 +168,7 @@ impl AddressSpace {
     /// may be using the address space any more.
     pub fn destroy<M: Machine>(mut self, memory: &Memory<M>) {
         self.clear(memory);
-        memory.frames.release(&memory.machine, self.root);
+        memory.release_root(self.root);
     }
 
     /// Unmaps everything, as exec does before it maps the new program.

@@ -170,7 +170,7 @@ fn free_below<M: Machine>(
             }
             if first >= bounds.0.0 && next <= bounds.1.0 {
                 edits.unlink_table(table, slot);
-                held.release(edits.machine(), entry.frame());
+                held.release_zeroed(edits.machine(), entry.frame());
                 freed += 1;
             }
         }

@@ -14,6 +14,7 @@ use core::any::Any;
 use crate::buffer::{Sink, Source};
 use crate::errno::{Errno, Result};
 use crate::file::File;
+use crate::lock::LockTable;
 use crate::path::PathNode;
 use crate::pipe::FifoSlot;
 use crate::platform::Timespec;
@@ -384,6 +385,13 @@ pub trait Inode: Any + Send + Sync {
     fn seek(&self, offset: u64, hole: bool) -> Result<u64> {
         let size = self.size()?;
         if offset >= size { Err(Errno::ENXIO) } else { Ok(if hole { size } else { offset }) }
+    }
+
+    /// The locks on it; with `make`, also if there never was one. `None`: it
+    /// cannot be locked, or (without `make`) is not.
+    fn locks(&self, make: bool) -> Option<&LockTable> {
+        let _ = make;
+        None
     }
 
     /// Brings the data (and, unless `data_only`, the attributes) to where they

@@ -15,6 +15,7 @@
 //! | [`inode`] | the border behind which each file system stands |
 //! | [`dentry`], [`mount`], [`path`], [`tree`] | names, mounts, walks, operations on names |
 //! | [`file`], [`open_file`], [`fd_table`] | open files and descriptors |
+//! | [`lock`] | locks on files |
 //! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
 //! | [`pipe`], [`event`], [`tty`] | pipes, event counters, terminals |
 //! | [`procfs`] | `/proc` |
@@ -43,8 +44,10 @@ pub mod event;
 pub mod fd_table;
 pub mod file;
 pub mod inode;
+pub mod lock;
 pub mod memfs;
 pub mod mount;
+mod name_map;
 pub mod open_file;
 pub mod path;
 pub mod pipe;

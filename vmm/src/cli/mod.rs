@@ -3,7 +3,8 @@
 //! * [`tour`]: what `pagelab` alone does
 //! * [`run`]: a program of the host in a lab
 //! * [`host`]: what this host's KVM is and can do
-//! * [`bench`]: how fast, and at what price
+//! * [`mod@bench`]: how fast, and at what price
+//! * [`kernel`]: the built-in kernel as a file
 //! * [`options`]: what all labs have in common
 //! * [`report`]: what is printed when a lab is over
 //! * [`json`]: the same for machines
@@ -14,6 +15,7 @@
 mod bench;
 mod host;
 mod json;
+mod kernel;
 mod options;
 mod report;
 mod run;
@@ -68,6 +70,8 @@ enum Command {
     Host(host::Host),
     /// Measure how fast a lab boots and what it costs
     Bench(bench::Bench),
+    /// Write the built-in kernel to a file, for a debugger or another VMM
+    Kernel(kernel::Kernel),
 }
 
 /// An error as the user sees it: what happened, with its causes, and the exit
@@ -114,6 +118,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Host(host)) => host.execute(),
         Some(Command::Bench(bench)) => bench.execute(),
+        Some(Command::Kernel(kernel)) => kernel.execute(),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -1,7 +1,6 @@
 //! The options that all labs have in common, and what they come to.
 
 use std::borrow::Cow;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use clap::Args;
 
 use super::{Failure, json, report, with_advice};
 use crate::embedded;
-use crate::loader::ModuleBytes;
+use crate::loader::{ModuleBytes, program};
 use crate::machine::{self, EventLog, Finished, InputMode, MachineConfig, MachineError};
 use crate::memory::MemorySize;
 use crate::memory::size::host_memory;
@@ -60,7 +59,7 @@ impl LabOptions {
             .map_err(|error| Failure::new(STATUS_LAB_FAILED, format_args!("--mem: {error}")))?;
         let kernel = self.kernel()?;
         let events = if self.events { EventLog::Every(report::event_line) } else { EventLog::Off };
-        let finished = machine::run(&MachineConfig {
+        let finished = machine::run(MachineConfig {
             kvm: device_path(),
             memory,
             kernel: &kernel,
@@ -86,10 +85,8 @@ impl LabOptions {
     fn kernel(&self) -> Result<Cow<'static, [u8]>, Failure> {
         match &self.kernel {
             None => Ok(Cow::Borrowed(embedded::KERNEL)),
-            Some(path) => fs::read(path).map(Cow::Owned).map_err(|error| {
-                let message =
-                    format_args!("cannot read the kernel {}: {error}", path.display()).to_string();
-                Failure::new(STATUS_LAB_FAILED, message)
+            Some(path) => program::read_file(path).map(Cow::Owned).map_err(|error| {
+                Failure::new(STATUS_LAB_FAILED, format_args!("--kernel: {error}"))
             }),
         }
     }

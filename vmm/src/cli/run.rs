@@ -1,5 +1,6 @@
 //! `pagelab run`: a program of the host in a lab.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -32,27 +33,31 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
-        let program = match self.command.first() {
-            Some(path) => Some(
-                program::read(Path::new(path))
-                    .map_err(|error| Failure::new(error.exit_status(), error))?,
-            ),
-            None => None,
-        };
-        let arguments = nul_ended(self.command.iter().map(OsString::as_os_str));
-        let environment = nul_ended(self.environment.iter().map(OsStr::new));
-        let mut modules = Vec::new();
-        if let Some(bytes) = &program {
-            modules.push(ModuleBytes { kind: ModuleKind::Program, bytes });
-            modules.push(ModuleBytes { kind: ModuleKind::Arguments, bytes: &arguments });
-            modules.push(ModuleBytes { kind: ModuleKind::Environment, bytes: &environment });
-        }
         let input = if self.interactive { InputMode::Keys } else { InputMode::Lines };
-        let lab = self.lab.run(modules, input)?;
+        let lab = self.lab.run(self.modules()?, input)?;
         if self.faults {
             report::print_faults(&lab.finished);
         }
         Ok(report::conclude(&lab))
+    }
+}
+
+impl Run {
+    /// The program with its arguments and environment, if there is one.
+    fn modules(&self) -> Result<Vec<ModuleBytes<'static>>, Failure> {
+        let Some(path) = self.command.first() else {
+            return Ok(Vec::new());
+        };
+        let program = program::read(Path::new(path))
+            .map_err(|error| Failure::new(error.exit_status(), error))?;
+        let arguments = nul_ended(self.command.iter().map(OsString::as_os_str));
+        let environment = nul_ended(self.environment.iter().map(OsStr::new));
+        let module = |kind, bytes| ModuleBytes { kind, bytes: Cow::Owned(bytes) };
+        Ok(vec![
+            module(ModuleKind::Program, program),
+            module(ModuleKind::Arguments, arguments),
+            module(ModuleKind::Environment, environment),
+        ])
     }
 }
 

@@ -1,6 +1,8 @@
 //! `pagelab tour`: boots the kernel with its first program and shows what
 //! happened.
 
+use std::borrow::Cow;
+
 use clap::Args;
 
 use super::options::LabOptions;
@@ -19,9 +21,12 @@ pub(super) struct Tour {
 impl Tour {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let modules = vec![
-            ModuleBytes { kind: ModuleKind::Program, bytes: embedded::FIRST_PROGRAM },
-            ModuleBytes { kind: ModuleKind::Arguments, bytes: b"first\0" },
-            ModuleBytes { kind: ModuleKind::Environment, bytes: b"" },
+            ModuleBytes {
+                kind: ModuleKind::Program,
+                bytes: Cow::Borrowed(embedded::FIRST_PROGRAM),
+            },
+            ModuleBytes { kind: ModuleKind::Arguments, bytes: Cow::Borrowed(b"first\0") },
+            ModuleBytes { kind: ModuleKind::Environment, bytes: Cow::Borrowed(b"") },
         ];
         let lab = self.lab.run(modules, InputMode::None)?;
         report::print_tour(&lab.finished);

@@ -1,6 +1,8 @@
 //! Signals as events: blocked in every thread and read from a descriptor, so
 //! that no code ever runs at an arbitrary moment.
 
+#![allow(unsafe_code, reason = "no crate wraps signalfd(2) and asking for a disposition")]
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;

@@ -5,7 +5,7 @@
 //! The guest may be broken or hostile: whatever is read may be anything, every
 //! loop has a bound, and what does not make sense is said, not followed.
 //!
-//! * [`walk`]: a translation step by step, for people
+//! * [`mod@walk`]: a translation step by step, for people
 //! * [`disassemble`]: the instructions at an address
 //! * [`symbols`]: functions and lines from the kernel's ELF
 //! * [`backtrace`]: who called whom, by frame pointers

@@ -20,6 +20,8 @@ pub mod program;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use pagelab_abi::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_abi::boot::{
     BootInfo, FLAG_LAB_DEVICE, FLAG_MEMORY_ZEROED, MAX_COMMAND_LINE, MAX_MODULES, MEMORY_RESERVED,
@@ -101,7 +103,7 @@ pub struct ModuleBytes<'a> {
     /// What they are.
     pub kind: ModuleKind,
     /// The bytes.
-    pub bytes: &'a [u8],
+    pub bytes: Cow<'a, [u8]>,
 }
 
 /// Everything that the boot information says beside addresses.
@@ -203,7 +205,7 @@ fn place_modules(
     }
     // An empty module gets a page too, so that its address is one in RAM.
     let pages = |bytes: &[u8]| (bytes.len().max(1) as u64).next_multiple_of(PAGE_SIZE);
-    let total: u64 = modules.iter().map(|module| pages(module.bytes)).sum();
+    let total: u64 = modules.iter().map(|module| pages(&module.bytes)).sum();
     let room = ram.low_end().0.saturating_sub(floor.0);
     if total > room {
         return Err(LoadError::NoRoomForModules { memory: ram.size().bytes(), modules: total });
@@ -211,14 +213,14 @@ fn place_modules(
     let mut at = GuestPhys(ram.low_end().0 - total);
     let mut placed = Vec::with_capacity(modules.len());
     for module in modules {
-        ram.write(at, module.bytes)?;
+        ram.write(at, &module.bytes)?;
         placed.push(Module {
             start: at.0,
             length: module.bytes.len() as u64,
             kind: module.kind.number(),
             reserved: 0,
         });
-        at.0 += pages(module.bytes);
+        at.0 += pages(&module.bytes);
     }
     Ok(placed)
 }

@@ -9,6 +9,7 @@ use elf::abi::{EM_X86_64, ET_DYN, ET_EXEC};
 use elf::file::Class;
 
 use super::elf::{machine_name, read_header};
+use crate::memory::size::Bytes;
 
 /// Why a file cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,17 @@ pub enum ProgramError {
         path: PathBuf,
         /// What the host said.
         source: io::Error,
+    },
+    /// Far too long.
+    #[error(
+        "{} has {}; nothing of more than {} is loaded",
+        path.display(), Bytes(*.length), Bytes(MAX_FILE)
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        length: u64,
     },
     /// An empty file.
     #[error("{} is empty", .0.display())]
@@ -83,12 +95,27 @@ impl ProgramError {
     }
 }
 
+/// Longest file that is loaded. A length that is not bounded would be one that a
+/// sparse file can make up.
+const MAX_FILE: u64 = 1 << 30;
+
 /// Reads the program at `path`.
 ///
 /// # Errors
 ///
 /// If it is not there or cannot be a program of the guest.
 pub fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {
+    let bytes = read_file(path)?;
+    check(path, &bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a regular file of sensible length.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, ProgramError> {
     let read_error = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ProgramError::Missing(path.to_owned()),
         _ => ProgramError::Read { path: path.to_owned(), source },
@@ -101,9 +128,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {
     if !metadata.is_file() {
         return Err(ProgramError::NotRegular(path.to_owned()));
     }
-    let bytes = fs::read(path).map_err(read_error)?;
-    check(path, &bytes)?;
-    Ok(bytes)
+    if metadata.len() > MAX_FILE {
+        return Err(ProgramError::TooLong { path: path.to_owned(), length: metadata.len() });
+    }
+    fs::read(path).map_err(read_error)
 }
 
 /// Looks at a program's header; the guest's kernel looks at the rest.

@@ -195,9 +195,9 @@ fn memory_and_tables_are_as_the_segments_say() {
 fn modules_lie_at_the_top_and_are_reserved() {
     let ram = ram(16 * MIB);
     let modules = [
-        ModuleBytes { kind: ModuleKind::Program, bytes: &[1; 5000] },
-        ModuleBytes { kind: ModuleKind::Arguments, bytes: b"first\0" },
-        ModuleBytes { kind: ModuleKind::Environment, bytes: b"" },
+        ModuleBytes { kind: ModuleKind::Program, bytes: Cow::Borrowed(&[1; 5000]) },
+        ModuleBytes { kind: ModuleKind::Arguments, bytes: Cow::Borrowed(b"first\0") },
+        ModuleBytes { kind: ModuleKind::Environment, bytes: Cow::Borrowed(b"") },
     ];
     let values = BootValues { command_line: "quiet", ..BootValues::default() };
     load(&ram, &two_segments().build(), &modules, &values).unwrap();
@@ -218,7 +218,7 @@ fn modules_lie_at_the_top_and_are_reserved() {
 #[test]
 fn what_does_not_fit_is_said() {
     let big = vec![1; 14 << 20];
-    let modules = [ModuleBytes { kind: ModuleKind::Program, bytes: &big }];
+    let modules = [ModuleBytes { kind: ModuleKind::Program, bytes: Cow::Borrowed(&big) }];
     let values = BootValues::default();
     let error = load(&ram(16 * MIB), &two_segments().build(), &modules, &values).unwrap_err();
     assert!(matches!(error, LoadError::NoRoomForModules { .. }));
@@ -229,7 +229,10 @@ fn what_does_not_fit_is_said() {
     let error = load(&ram(16 * MIB), &elf.build(), &[], &values).unwrap_err();
     assert!(matches!(error, LoadError::NoRoomForTables { .. }), "{error}");
 
-    let many = vec![ModuleBytes { kind: ModuleKind::Program, bytes: b"x" }; MAX_MODULES + 1];
+    let many = vec![
+        ModuleBytes { kind: ModuleKind::Program, bytes: Cow::Borrowed(b"x") };
+        MAX_MODULES + 1
+    ];
     let error = load(&ram(16 * MIB), &two_segments().build(), &many, &values).unwrap_err();
     assert!(matches!(error, LoadError::TooManyModules(17)));
 
@@ -282,6 +285,10 @@ fn programs_are_looked_at_before_the_boot() {
     assert!(matches!(error("arm", &arm), ProgramError::WrongMachine { machine: 183, .. }));
     let object = of(|elf| elf.kind = 1);
     assert!(matches!(error("object", &object), ProgramError::NotProgram { kind: 1, .. }));
+    let sparse = folder.path().join("sparse");
+    fs::File::create(&sparse).unwrap().set_len(1 << 42).unwrap();
+    let sparse = program::read(&sparse).unwrap_err();
+    assert!(sparse.to_string().contains("has 4 TiB; nothing of more than 1 GiB"), "{sparse}");
     let directory = program::read(folder.path()).unwrap_err();
     assert!(matches!(directory, ProgramError::Directory(_)));
     assert!(matches!(program::read(Path::new("/dev/null")), Err(ProgramError::NotRegular(_))));

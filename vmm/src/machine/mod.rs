@@ -105,7 +105,7 @@ pub struct Finished {
 /// # Errors
 ///
 /// If it cannot start. How it ended, however badly, is in [`Finished`].
-pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
+pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let began = Instant::now();
     let kvm = vm::open(&config.kvm)?;
     let ram = Arc::new(GuestRam::new(config.memory)?);
@@ -129,6 +129,8 @@ pub fn run(config: &MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let point = loader::load(&ram, config.kernel, &config.modules, &values)?;
     vcpu.set_entry(&point, global_pages)?;
+    // The guest has its copy now.
+    config.modules = Vec::new();
     timings::note(Moment::Ready);
 
     let input = LoopInput {

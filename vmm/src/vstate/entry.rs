@@ -51,6 +51,7 @@ pub(super) fn adjust_cpuid(cpuid: &mut CpuId, deadline_timer: bool) {
             }
             // The same number in the topology leaves.
             0xb | 0x1f => leaf.edx = 0,
+            0x8000_001e => leaf.eax = 0,
             _ => {}
         }
     }

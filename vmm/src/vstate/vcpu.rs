@@ -6,6 +6,11 @@
 //! not lost, because its handler sets `immediate_exit` in the page shared with
 //! KVM, and `KVM_RUN` then returns at once.
 
+#![allow(
+    unsafe_code,
+    reason = "the page shared with KVM: a flag set in a signal handler, and a union"
+)]
+
 use std::cell::Cell;
 use std::io;
 use std::ops::ControlFlow;

@@ -1,5 +1,7 @@
 //! Opening KVM and making a virtual machine of guest memory and interrupts.
 
+#![allow(unsafe_code, reason = "KVM is given the address of guest memory")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

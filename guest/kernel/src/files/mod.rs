@@ -9,6 +9,7 @@
 //! | [`console`] | standard input, output, error: the lab's streams |
 //! | [`terminal`] | the same where the host's are a terminal |
 //! | [`tree`] | what there is at the start, and the end of it all |
+//! | [`proc`] | what `/proc` shows |
 //! | [`program`] | a file is looked up to be executed |
 
 use alloc::sync::Arc;
@@ -24,6 +25,7 @@ use crate::process::Pid;
 
 pub mod buffers;
 pub mod console;
+pub mod proc;
 pub mod program;
 pub mod store;
 pub mod terminal;

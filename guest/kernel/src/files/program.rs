@@ -39,6 +39,7 @@ pub fn open_program(path: &[u8], given: &mut Arguments) -> Result<(ProgramFile, 
         let Some(line) = head.strip_prefix(b"#!") else {
             let object = node.inode().object().and_then(|file| cache().object(file));
             let object = object.ok_or(Errno::EACCES)?;
+            cache().note_mapping(object, &node);
             return Ok((ProgramFile::new(object, head), node.display(&context.root)));
         };
         let (interpreter, argument) = parse_line(line)?;

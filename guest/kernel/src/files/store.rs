@@ -6,14 +6,16 @@
 //! written or mapped. The first program is a file like any other, except that
 //! its missing pages come from where the host put it (`process::program`).
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
 use pagelab_hal::sync::Lock;
 use pagelab_mm::{FaultError, Machine, NeedsPage, ObjectId, ObjectKind, Page, Use};
 use pagelab_vfs::buffer::moved_or_fault;
+use pagelab_vfs::inode::DeviceNumber;
 use pagelab_vfs::store::{MAX_FILE_SIZE, ObjectId as FileId, PageStore};
-use pagelab_vfs::{Errno, Sink, Source};
+use pagelab_vfs::{Errno, PathNode, Sink, Source};
 
 use crate::memory::memory;
 use crate::process::{self, program};
@@ -38,15 +40,42 @@ struct Files {
     waiting: Option<Data>,
 }
 
+/// What a mapped file is called, as `/proc/PID/maps` shows it.
+#[derive(Clone)]
+pub struct MappedName {
+    /// Device number of its file system.
+    pub device: DeviceNumber,
+    /// Its number there.
+    pub inode: u64,
+    path: Vec<u8>,
+    deleted: bool,
+}
+
+impl MappedName {
+    /// The text in `maps`.
+    pub fn shown(&self) -> Vec<u8> {
+        let mut text = self.path.clone();
+        if self.deleted {
+            text.extend_from_slice(b" (deleted)");
+        }
+        text
+    }
+}
+
 /// All files' data.
 pub struct Cache {
     files: Lock<Files>,
+    /// Names of files that were mapped, by the number of the object.
+    names: Lock<BTreeMap<u32, MappedName>>,
 }
 
 impl Cache {
     /// No files.
     pub const fn new() -> Self {
-        Self { files: Lock::new(Files { table: Vec::new(), waiting: None }) }
+        Self {
+            files: Lock::new(Files { table: Vec::new(), waiting: None }),
+            names: Lock::new(BTreeMap::new()),
+        }
     }
 
     /// The next file that is made has these contents.
@@ -60,6 +89,25 @@ impl Cache {
         self.data(file).ok().map(|data| data.object)
     }
 
+    /// A file is about to be mapped: notes what it is called now.
+    pub fn note_mapping(&self, object: ObjectId, node: &PathNode) {
+        if self.names.lock().contains_key(&object.number()) {
+            return;
+        }
+        let name = MappedName {
+            device: node.mount().device,
+            inode: node.inode().ino(),
+            path: node.display(&super::vfs().root()),
+            deleted: false,
+        };
+        self.names.lock().insert(object.number(), name);
+    }
+
+    /// What a mapped file is called.
+    pub fn mapped_name(&self, object: ObjectId) -> Option<MappedName> {
+        self.names.lock().get(&object.number()).cloned()
+    }
+
     /// Gives back the memory of the table itself, once all files are gone.
     pub fn shrink(&self) {
         let mut files = self.files.lock();
@@ -67,6 +115,7 @@ impl Cache {
             files.table.pop();
         }
         files.table.shrink_to_fit();
+        self.names.lock().clear();
     }
 
     fn data(&self, file: FileId) -> Result<Data, Errno> {
@@ -229,6 +278,8 @@ impl PageStore for Cache {
                 Data { object: object.map_err(|_| Errno::ENOMEM)?, size: 0 }
             }
         };
+        // The number may have been another object's.
+        self.names.lock().remove(&data.object.number());
         let file = FileId(data.object.number().into());
         let mut files = self.files.lock();
         if files.table.len() <= slot(file) {
@@ -240,9 +291,16 @@ impl PageStore for Cache {
 
     fn destroy(&self, file: FileId) {
         let data = self.files.lock().table.get_mut(slot(file)).and_then(Option::take);
-        if let Some(data) = data {
-            memory().release_object(data.object);
+        let Some(data) = data else { return };
+        {
+            let mut names = self.names.lock();
+            if memory().objects.references(data.object) == 1 {
+                names.remove(&data.object.number());
+            } else if let Some(name) = names.get_mut(&data.object.number()) {
+                name.deleted = true;
+            }
         }
+        memory().release_object(data.object);
     }
 
     fn size(&self, file: FileId) -> u64 {

@@ -15,6 +15,7 @@ use pagelab_vfs::tty::{Terminal, TerminalHost, TerminalSignal, WindowSize};
 use pagelab_vfs::{Errno, Result, Vfs};
 
 use crate::process::{self, scheduler};
+use crate::signal::stop::is_orphaned;
 use crate::signal::{self, SIGTTIN, SIGTTOU, SignalInfo};
 
 /// The terminal, if there is one.
@@ -78,7 +79,8 @@ impl TerminalHost for Host {
     }
 
     fn signal_group(&self, group: u32, signal: TerminalSignal) {
-        signal::send_to_group(group, SignalInfo::kernel(signal.number() as u8));
+        let info = SignalInfo::kernel(signal.number() as u8);
+        signal::to_group(group, Some(info));
     }
 
     fn caller(&self) -> (u32, u32) {
@@ -95,16 +97,18 @@ impl TerminalHost for Host {
     }
 
     fn stop_background(&self, writes: bool) -> Option<Errno> {
-        let thread = scheduler::current();
         let signal = if writes { SIGTTOU } else { SIGTTIN };
-        let group = thread.process.family.lock().group;
-        if thread.does_not_see(signal) {
+        let thread = scheduler::current();
+        let ignored = thread.process.signals.action(signal).is_ignore();
+        if ignored || thread.signals.mask().contains(signal) {
             return (!writes).then_some(Errno::EIO);
         }
-        if signal::stop::is_orphaned(group) {
+        let group = thread.process.family.lock().group;
+        drop(thread);
+        if is_orphaned(group) {
             return Some(Errno::EIO);
         }
-        signal::send_to_group(group, SignalInfo::kernel(signal));
+        signal::to_group(group, Some(SignalInfo::kernel(signal)));
         Some(Errno::EINTR)
     }
 }

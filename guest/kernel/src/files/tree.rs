@@ -9,9 +9,10 @@ use alloc::vec::Vec;
 use pagelab_mm::ObjectId;
 use pagelab_vfs::inode::{FileKind, Inode};
 use pagelab_vfs::path::FsContext;
+use pagelab_vfs::procfs::ProcFs;
 use pagelab_vfs::{Errno, Lookup, OpenHow, Result, devfs};
 
-use super::{cache, console, first_folders, platform, vfs};
+use super::{cache, console, first_folders, platform, proc, vfs};
 use crate::memory::memory;
 
 const FOLDERS: [(&[u8], u32); 12] = [
@@ -56,6 +57,8 @@ pub fn plant(program: ObjectId, size: u64, name: &[u8]) -> Result<Vec<u8>> {
         write_text(&context, path, text)?;
     }
     plant_devices(&context)?;
+    let at = vfs().resolve(&context, None, b"/proc", Lookup::FOLLOW)?;
+    vfs().mount(at, "proc", Arc::new(ProcFs::new(Arc::new(proc::Kernel))), false)?;
     let path = program_path(name);
     plant_program(&context, program, size, &path)?;
     Ok(path)
@@ -106,6 +109,8 @@ fn plant_program(context: &FsContext, object: ObjectId, size: u64, path: &[u8]) 
     }
     cache().give_next(object, size);
     vfs().make_node(context, None, path, 0o100_755, Default::default())?;
+    let node = vfs().resolve(context, None, path, Lookup::FOLLOW)?;
+    cache().note_mapping(object, &node);
     let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
     if SHELLS.contains(&base) && path != b"/bin/sh" {
         vfs().make_symlink(context, path, None, b"/bin/sh")?;

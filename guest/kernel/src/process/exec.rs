@@ -94,6 +94,8 @@ pub struct Loaded {
     pub arguments: (u64, u64),
     /// Where its environment is.
     pub environment: (u64, u64),
+    /// Where its auxiliary vector is.
+    pub auxiliary: (u64, u64),
 }
 
 /// `execve`: the current process runs another program.
@@ -153,6 +155,7 @@ pub fn set_image(thread: &Thread, path: &[u8], loaded: &Loaded) {
         image.path = path.to_vec();
         image.arguments = loaded.arguments;
         image.environment = loaded.environment;
+        image.auxiliary = loaded.auxiliary;
     }
     if lab::wants_events() {
         lab::emit(Event {
@@ -234,6 +237,7 @@ pub fn load(
         frame: TrapFrame::for_program(program.entry + shift, stack.start.0),
         arguments: stack.arguments,
         environment: stack.environment,
+        auxiliary: stack.auxiliary,
     })
 }
 
@@ -319,6 +323,7 @@ struct StackImage {
     bytes: Vec<u8>,
     arguments: (u64, u64),
     environment: (u64, u64),
+    auxiliary: (u64, u64),
 }
 
 const AT_NULL: u64 = 0;
@@ -379,6 +384,8 @@ impl StackImage {
         ];
         let words = 1 + arguments.len() + 1 + environment.len() + 1 + 2 * auxiliary.len();
         let start = (top.0 - strings.below - 8 * words as u64) & !15;
+        let auxiliary_size = 16 * auxiliary.len() as u64;
+        let auxiliary_start = start + 8 * words as u64 - auxiliary_size;
         let mut bytes = Vec::with_capacity((top.0 - start) as usize);
         let mut word = |value: u64| bytes.extend_from_slice(&value.to_le_bytes());
         word(arguments.len() as u64);
@@ -400,6 +407,7 @@ impl StackImage {
             bytes,
             arguments: (arguments_start, arguments_end),
             environment: (arguments_end, environment_end),
+            auxiliary: (auxiliary_start, auxiliary_start + auxiliary_size),
         }
     }
 }

@@ -24,6 +24,7 @@ use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::FaultCounters;
 use pagelab_hal::sync::Lock;
+use pagelab_hal::time;
 use pagelab_vfs::{FdTable, FsContext};
 
 use self::sleep::WaitQueue;
@@ -114,6 +115,10 @@ pub struct Image {
     pub arguments: (u64, u64),
     /// Where the environment is.
     pub environment: (u64, u64),
+    /// Where the auxiliary vector is.
+    pub auxiliary: (u64, u64),
+    /// When it was started, in nanoseconds since the kernel was.
+    pub started: u64,
 }
 
 /// Whether a process lives.
@@ -181,11 +186,12 @@ pub struct Inherited {
 impl Process {
     /// A process without threads, in the table of processes.
     pub fn new(pid: Pid, inherited: Inherited) -> Arc<Self> {
+        let image = Image { started: time::since_start(), ..inherited.image };
         let process = Arc::new(Self {
             pid,
             family: Lock::new(inherited.family),
             threads: Lock::new(Vec::new()),
-            image: Lock::new(inherited.image),
+            image: Lock::new(image),
             files: Lock::new(inherited.files),
             folders: Lock::new(inherited.folders),
             signals: inherited.signals,

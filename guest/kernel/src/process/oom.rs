@@ -47,7 +47,7 @@ fn choose() -> Option<Arc<Process>> {
 
 /// Pages used, and as many thousandths of all memory as the process's
 /// preference says.
-fn score(process: &Process) -> i64 {
+pub fn score(process: &Process) -> i64 {
     let total = i64::try_from(memory().frames.counters().total).unwrap_or(i64::MAX);
     let preference = i64::from(process.oom_score_adj.load(Ordering::Relaxed));
     i64::try_from(size_of(process)).unwrap_or(i64::MAX) + preference * total / 1000

@@ -22,7 +22,7 @@ use super::pending::QueueFull;
 use super::set::SignalSet;
 use super::stack::{StackError, StackRecord};
 use super::timer::{self, IntervalTimer};
-use super::{SIGNALS, discard, refresh_attention, send, set_mask, sigreturn};
+use super::{SIGNALS, discard, refresh_attention, send, set_mask, sigreturn, wait_with_mask};
 use crate::process::sleep::{NotYet, wait_alone};
 use crate::process::thread::{Thread, Tid};
 use crate::process::{Pid, find, find_thread, scheduler};
@@ -148,40 +148,7 @@ fn sigaltstack(frame: &TrapFrame, a: &Arguments) -> Outcome {
 }
 
 fn sigsuspend(a: &Arguments) -> Outcome {
-    check_size(a[1])?;
-    if a[0] == 0 {
-        return Err(Errno::EFAULT.into());
-    }
-    with_mask_at(GuestVirt(a[0]), wait_for_signal)
-}
-
-/// Runs a call with the mask at an address, if there is one: `ppoll` and its
-/// like. If a signal cuts the call short, the mask holds until it is handled.
-///
-/// # Errors
-///
-/// As the call, EFAULT.
-pub fn with_mask_at(address: GuestVirt, call: impl FnOnce() -> Outcome) -> Outcome {
-    if address.0 == 0 {
-        return call();
-    }
-    let mask = user::read(address)?;
-    let thread = scheduler::current();
-    *thread.signals.saved_mask.lock() = Some(thread.signals.mask());
-    set_mask(&thread, mask);
-    drop(thread);
-    let outcome = call();
-    let cut_short = match outcome {
-        Ok(_) => false,
-        Err(Failure::Error(error)) => error == Errno::EINTR,
-        Err(_) => true,
-    };
-    if !cut_short {
-        let thread = scheduler::current();
-        let saved = thread.signals.saved_mask.lock().take();
-        saved.into_iter().for_each(|mask| set_mask(&thread, mask));
-    }
-    outcome
+    wait_with_mask(read_set(a[0], a[1])?, wait_for_signal)
 }
 
 /// Sleeps until a handler has run.

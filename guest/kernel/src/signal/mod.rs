@@ -35,17 +35,19 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagelab_hal::sync::Lock;
+use pagelab_vfs::Errno;
 
 use self::actions::{Action, ActionFlags, Actions, UNBLOCKABLE};
 use self::pending::Pending;
-use self::set::SignalSet;
+pub use self::set::SignalSet;
 use self::stack::AlternateStack;
 use self::stop::Job;
 use self::timer::IntervalTimer;
-use crate::process::Process;
+use crate::process::{Process, scheduler};
 use crate::process::sleep::WaitQueue;
 use crate::process::thread::Thread;
 use crate::process::wait::Change;
+use crate::syscall::Failure;
 
 pub mod actions;
 pub mod calls;
@@ -62,7 +64,7 @@ pub mod timer;
 
 pub use self::deliver::before_return;
 pub use self::info::{SignalInfo, child_change};
-pub use self::send::{force, retarget, send_to_group, send_to_process, send_to_thread};
+pub use self::send::{force, retarget, send_to_process, send_to_thread, to_group};
 
 /// The highest signal number.
 pub const SIGNALS: u8 = 64;
@@ -198,6 +200,30 @@ impl ProcessSignals {
         *own = Arc::new(Lock::new(copy));
     }
 
+    /// Signals that are ignored, and those that are handled.
+    pub fn ignored_and_handled(&self) -> (SignalSet, SignalSet) {
+        let (mut ignored, mut handled) = (SignalSet::default(), SignalSet::default());
+        for signal in 1..=SIGNALS {
+            let action = self.action(signal);
+            if action.is_ignore() {
+                ignored = ignored.with(signal);
+            } else if action.is_handler() {
+                handled = handled.with(signal);
+            }
+        }
+        (ignored, handled)
+    }
+
+    /// Whether the process is stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.job.lock().is_stopped()
+    }
+
+    /// Signals that are pending for the process.
+    pub fn pending(&self) -> SignalSet {
+        self.pending.lock().set()
+    }
+
     /// The action of a signal.
     pub fn action(&self, signal: u8) -> Action {
         self.actions.lock().lock().get(signal)
@@ -237,6 +263,11 @@ impl ThreadSignals {
         SignalSet(self.mask.load(Ordering::Relaxed))
     }
 
+    /// Signals that are pending for the thread.
+    pub fn pending(&self) -> SignalSet {
+        self.pending.lock().set()
+    }
+
     /// Whether a signal must be kept although it would be ignored: the thread
     /// may want to see it later.
     fn keeps(&self, signal: u8) -> bool {
@@ -255,11 +286,27 @@ impl ThreadSignals {
     }
 }
 
-impl Thread {
-    /// Whether a signal would have no effect on it now: blocked or ignored.
-    pub fn does_not_see(&self, signal: u8) -> bool {
-        self.signals.mask().contains(signal) || self.process.signals.action(signal).is_ignore()
+/// Waits with another mask, as `ppoll` does: a handler that ends the wait runs
+/// with it, and the thread returns to its own afterwards.
+///
+/// # Errors
+///
+/// Those of `wait`.
+pub fn wait_with_mask<T>(
+    mask: SignalSet,
+    wait: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let own = scheduler::current().signals.mask();
+    set_mask(&scheduler::current(), mask);
+    let result = wait();
+    let thread = scheduler::current();
+    match result {
+        Err(Failure::Error(Errno::EINTR) | Failure::RestartUnlessHandled) => {
+            *thread.signals.saved_mask.lock() = Some(own);
+        }
+        _ => set_mask(&thread, own),
     }
+    result
 }
 
 /// Signals that a thread would take now.

@@ -44,11 +44,6 @@ pub fn send_to_thread(thread: &Arc<Thread>, info: SignalInfo) {
     let _ = to_thread(thread, info);
 }
 
-/// The same for every process of a group.
-pub fn send_to_group(group: Pid, info: SignalInfo) {
-    to_group(group, Some(info));
-}
-
 /// Sends a signal to a process.
 ///
 /// # Errors
@@ -95,7 +90,7 @@ pub fn force(info: SignalInfo, trap: Trap) {
     let process = &thread.process;
     let mask = thread.signals.mask();
     *thread.signals.trap.lock() = trap;
-    if thread.does_not_see(signal) {
+    if mask.contains(signal) || process.signals.action(signal).is_ignore() {
         process.signals.set_action(signal, Action::default());
         set_mask(&thread, mask.without(SignalSet::of(&[signal])));
     }

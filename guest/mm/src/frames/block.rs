@@ -1,7 +1,8 @@
 //! The frames of one 2 MiB block, as two bitmaps.
 //!
-//! `used` says which frames are handed out, `touched` which ones ever were:
-//! a frame that never was still holds the zeros it was given to us with. For
+//! `used` says which frames are handed out, `touched` which free ones may hold
+//! something: a frame that was never used still holds the zeros it was given to
+//! us with, and some are given back in that state. For
 //! each of the eight words of a bitmap one summary bit says whether it has
 //! something to give, so that taking a frame needs no search.
 
@@ -22,9 +23,9 @@ pub(super) struct Link {
 pub struct Block {
     used: [u64; WORDS],
     touched: [u64; WORDS],
-    /// Words with a free frame that was used before.
+    /// Words with a free frame that holds something.
     warm_words: u8,
-    /// Words with a free frame that was never used.
+    /// Words with a free frame that is zero.
     fresh_words: u8,
     opened: bool,
     used_count: u16,
@@ -37,9 +38,9 @@ pub struct Block {
 /// Which of the free frames of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Used before.
+    /// Used before, holds something.
     Warm,
-    /// Never used, still zero.
+    /// Never used, or zero again.
     Fresh,
 }
 
@@ -48,15 +49,15 @@ impl Block {
     /// ones. Whatever was not added is used by somebody else.
     pub(super) fn open(&mut self, first: usize, end: usize, zero: bool) {
         self.claim();
-        for index in first..end {
-            let (word, bit) = (index / 64, 1 << (index % 64));
-            self.used[word] &= !bit;
+        for word in 0..WORDS {
+            let bits = word_mask(word, first, end);
+            self.used[word] &= !bits;
             if zero {
-                self.touched[word] &= !bit;
+                self.touched[word] &= !bits;
             }
+            self.summarize(word);
         }
         self.used_count -= u16::try_from(end - first).unwrap_or(0);
-        (0..WORDS).for_each(|word| self.summarize(word));
     }
 
     /// Makes all frames used, if the block was never opened.
@@ -101,11 +102,17 @@ impl Block {
         word * 64 + bit
     }
 
-    /// Gives a frame back.
-    pub(super) fn give(&mut self, index: usize) {
-        let word = index / 64 % WORDS;
-        self.used[word] &= !(1 << (index % 64));
-        self.warm_words |= 1 << word;
+    /// Gives a frame back. With [`Kind::Fresh`] it is zero again.
+    pub(super) fn give(&mut self, index: usize, kind: Kind) {
+        let (word, bit) = (index / 64 % WORDS, 1 << (index % 64));
+        self.used[word] &= !bit;
+        match kind {
+            Kind::Warm => self.warm_words |= 1 << word,
+            Kind::Fresh => {
+                self.touched[word] &= !bit;
+                self.fresh_words |= 1 << word;
+            }
+        }
         self.used_count -= 1;
     }
 
@@ -123,7 +130,7 @@ impl Block {
     }
 
     /// Takes a run found by [`Self::find_run`]; returns how many of its frames
-    /// were never used.
+    /// were zero.
     pub(super) fn take_run(&mut self, first: usize, count: usize) -> usize {
         let mut fresh = 0;
         for index in first..first + count {
@@ -149,4 +156,12 @@ impl Block {
             self.fresh_words |= bit;
         }
     }
+}
+
+/// The bits of one word of a bitmap for the frames from `first` to `end`.
+fn word_mask(word: usize, first: usize, end: usize) -> u64 {
+    let from = first.saturating_sub(word * 64).min(64);
+    let to = end.saturating_sub(word * 64).min(64);
+    let below = |bit: usize| if bit == 64 { u64::MAX } else { (1 << bit) - 1 };
+    below(to) & !below(from)
 }

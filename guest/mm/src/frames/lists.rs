@@ -6,11 +6,11 @@
 use super::block::{BLOCK_FRAMES, Block, Kind, Link};
 use super::narrow;
 
-/// Blocks with a free frame that was used before.
+/// Blocks with a free frame that holds something.
 const WARM: u8 = 0;
 /// Blocks of which every frame is free.
 const EMPTY: u8 = 1;
-/// Blocks with a free frame that was never used.
+/// Blocks with a free frame that is zero.
 const FRESH: u8 = 2;
 
 /// The link for `WARM` and `EMPTY`.
@@ -67,12 +67,12 @@ impl Lists {
     }
 
     #[inline]
-    pub(super) fn give(&mut self, frame: u32) {
+    pub(super) fn give(&mut self, frame: u32, kind: Kind) {
         let block = frame as usize / BLOCK_FRAMES;
         let entry = &mut self.blocks[block];
-        let had_warm = entry.has(Kind::Warm);
-        entry.give(frame as usize % BLOCK_FRAMES);
-        if !had_warm || entry.is_wholly_free() {
+        let had = entry.has(kind);
+        entry.give(frame as usize % BLOCK_FRAMES, kind);
+        if !had || entry.is_wholly_free() {
             self.place(block);
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! Frames are organised in 2 MiB blocks ([`Block`]), so that contiguous runs
 //! stay available. A block that was opened is in at most two lists: one says
-//! that it has frames that were used before (`WARM`, or `EMPTY` if all of it is
-//! free), the other that it has frames that never were (`FRESH`). Memory that
+//! that it has frames that hold something (`WARM`, or `EMPTY` if all of it is
+//! free), the other that it has frames that are zero (`FRESH`), because they were
+//! never used or were given back as such. Memory that
 //! was never opened is only known as ranges: starting costs nothing per frame
 //! or block, which matters on hosts that emulate every instruction of ring 0.
 //!
@@ -17,8 +18,8 @@
 mod block;
 mod lists;
 
-use block::BLOCK_FRAMES;
 pub use block::Block;
+use block::{BLOCK_FRAMES, Kind};
 use lists::Lists;
 use pagelab_abi::addr::Frame;
 use pagelab_abi::lab::FrameCounters;
@@ -61,7 +62,9 @@ pub struct FrameInfo {
     count: u32,
     usage: Use,
     dirty: bool,
-    reserved: u16,
+    /// Free, and zero although it was used.
+    zero_again: bool,
+    reserved: u8,
     /// Room for the reverse map: object and index, or area.
     owner: u64,
 }
@@ -129,7 +132,10 @@ struct Inner {
     next_range: usize,
     unopened: u64,
     unopened_zero: u64,
+    /// Free frames of opened blocks that are zero ...
     fresh: u64,
+    /// ... and those of them that were used.
+    zero_again: u64,
     total: u64,
     free: u64,
     by_use: [u64; USES],
@@ -173,6 +179,7 @@ impl Frames {
             unopened: total,
             unopened_zero: zero,
             fresh: 0,
+            zero_again: 0,
             total,
             free: total,
             by_use: [0; USES],
@@ -192,7 +199,7 @@ impl Frames {
     }
 
     /// A frame with one owner, full of zeros. Prefers frames that are zero
-    /// because they were never used.
+    /// already.
     pub fn alloc_zeroed(&self, machine: &impl Machine, usage: Use) -> Option<Frame> {
         let (frame, zero) = self.hold().alloc_for_zero(usage)?;
         if !zero {
@@ -254,7 +261,7 @@ impl Frames {
         FrameCounters {
             total: inner.total,
             free: inner.free,
-            untouched: inner.unopened_zero + inner.fresh,
+            untouched: inner.unopened_zero + inner.fresh - inner.zero_again,
             tables: inner.by_use[Use::Table as usize],
             kernel: inner.by_use[Use::Kernel as usize] + inner.by_use[Use::Special as usize],
             anonymous: inner.by_use[Use::Anonymous as usize],
@@ -284,10 +291,9 @@ impl Held<'_> {
             Some(number) => number,
             None => inner.lists.take_from_empty().or_else(|| {
                 inner.open_next()?;
-                // A block that is wholly free and not known to be zero is an
-                // empty one.
-                let used = inner.lists.take_warm().or_else(|| inner.lists.take_from_empty());
-                used.or_else(|| inner.take_fresh())
+                // A whole block that is not known to be zero is an empty one.
+                let taken = inner.lists.take_warm().or_else(|| inner.take_fresh());
+                taken.or_else(|| inner.lists.take_from_empty())
             })?,
         };
         Some(inner.hand_out(frame, usage))
@@ -332,12 +338,34 @@ impl Held<'_> {
         let remaining = info.count;
         if remaining == 0 {
             let usage = core::mem::take(info).usage;
-            self.inner.take_back(frame, usage);
+            self.inner.take_back(frame, usage, Kind::Warm);
             if cfg!(debug_assertions) {
                 (0..512).for_each(|index| machine.write_entry(frame, index, Entry(POISON)));
             }
         }
         remaining
+    }
+
+    /// Releases a frame with one owner that is full of zeros, as a page table is
+    /// when nothing is mapped by it any more: nobody has to zero it again.
+    ///
+    /// # Panics
+    ///
+    /// If the frame has not exactly one owner, and, in builds with debug
+    /// assertions, if it is not zero.
+    #[inline]
+    pub fn release_zeroed(&mut self, machine: &impl Machine, frame: Frame) {
+        if cfg!(debug_assertions) {
+            let is_zero = (0..512).all(|index| machine.read_entry(frame, index) == Entry::EMPTY);
+            assert!(is_zero, "releasing {frame:?} as zero, which it is not");
+        }
+        let info = &mut self.inner.info[frame.index()];
+        assert!(info.count == 1, "releasing {frame:?} as zero, which has not one owner");
+        let usage = core::mem::take(info).usage;
+        info.zero_again = true;
+        self.inner.zero_again += 1;
+        self.inner.fresh += 1;
+        self.inner.take_back(frame, usage, Kind::Fresh);
     }
 
     /// How many owners the frame has.
@@ -384,16 +412,17 @@ impl Inner {
         let frame = Frame(number);
         let info = &mut self.info[frame.index()];
         assert!(info.count == 0, "{frame:?} is free and has an owner");
+        self.zero_again -= u64::from(info.zero_again);
         *info = FrameInfo { count: 1, usage, ..FrameInfo::default() };
         self.free -= 1;
         self.by_use[usage as usize] += 1;
         frame
     }
 
-    fn take_back(&mut self, frame: Frame, usage: Use) {
+    fn take_back(&mut self, frame: Frame, usage: Use, kind: Kind) {
         self.free += 1;
         self.by_use[usage as usize] -= 1;
-        self.lists.give(frame.0);
+        self.lists.give(frame.0, kind);
     }
 
     fn take_fresh(&mut self) -> Option<u32> {

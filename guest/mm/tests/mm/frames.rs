@@ -63,16 +63,6 @@ fn zeroed_frames_are_untouched_ones_and_copies_get_used_ones() {
 }
 
 #[test]
-fn memory_that_is_not_zero_is_handed_out_to_its_end() {
-    let frames = frames(&[range(100, 2000, false)]);
-    let ram = Ram::new(2048);
-    for n in 0..1900 {
-        assert!(frames.alloc_zeroed(&ram, Use::Anonymous).is_some(), "frame {n} of 1900");
-    }
-    assert_eq!(frames.alloc(Use::Anonymous), None);
-}
-
-#[test]
 fn runs_are_contiguous_aligned_and_leave_blocks_whole() {
     let frames = frames(&[range(256, 4096, true)]);
     let ram = Ram::new(4096);
@@ -165,4 +155,37 @@ fn nonsense_is_refused() {
     assert!(matches!(new(&[range(0, 513, true)]), Some(FramesError::NoMetadata(_))));
     assert_eq!(new(&[range(0, 1, true); 33]), Some(FramesError::TooManyRanges));
     assert_eq!(new(&[]), None);
+}
+
+#[test]
+fn memory_that_is_not_known_to_be_zero_is_used_to_its_last_frame() {
+    let frames = frames(&[range(512, 512 + 3 * 512, false)]);
+    let got = std::iter::from_fn(|| frames.alloc(Use::Anonymous)).count();
+    assert_eq!(got, 3 * 512);
+    assert_eq!(frames.free(), 0);
+}
+
+#[test]
+fn frames_given_back_zero_need_no_zeroing_and_were_used() {
+    let frames = frames(&[range(0, 1024, true)]);
+    let ram = Ram::new(1024);
+    let used = frames.alloc_zeroed(&ram, Use::Table).unwrap();
+    let table = frames.alloc_zeroed(&ram, Use::Table).unwrap();
+    ram.write_bytes(table, 0, &[1]);
+    ram.write_bytes(table, 0, &[0]);
+    frames.hold().release_zeroed(&ram, table);
+    let counters = frames.counters();
+    assert_eq!((counters.free, counters.untouched), (1023, 1022));
+    assert_eq!(frames.hold().alloc_for_zero(Use::Table), Some((table, true)));
+    assert_eq!(frames.counters().untouched, 1022);
+    frames.release(&ram, table);
+    frames.release(&ram, used);
+    assert_eq!(frames.counters().untouched, 1022);
+    let all: Vec<_> = std::iter::from_fn(|| frames.alloc_zeroed(&ram, Use::Kernel)).collect();
+    assert_eq!(all.len(), 1024);
+    assert!(all.iter().all(|&frame| ram.word(frame, 0) == 0));
+    all.iter().for_each(|&frame| ram.zero_frame(frame));
+    all.iter().for_each(|&frame| frames.hold().release_zeroed(&ram, frame));
+    assert_eq!((frames.free(), frames.counters().untouched), (1024, 0));
+    assert_eq!(frames.alloc_huge(Use::Kernel).map(|run| run.zero), Some(true));
 }

@@ -59,6 +59,7 @@ fn wrong_requests_have_linuxs_errors() {
     assert_eq!(errno(0, 1 << 48, PRIVATE), 12);
     assert_eq!(errno(0, PAGE, MapFlags::ANONYMOUS), 22);
     assert_eq!(errno(0, PAGE, MapFlags::ANONYMOUS | MapFlags::SHARED_VALIDATE), 22);
+    assert_eq!(errno(0, PAGE, PRIVATE | MapFlags::from_bits_retain(4)), 22);
     assert_eq!(errno(0x1001, PAGE, PRIVATE | MapFlags::FIXED), 22);
     assert_eq!(errno(0, PAGE, PRIVATE | MapFlags::FIXED), 1);
     assert_eq!(errno(0x7fff_ffff_f000, PAGE, PRIVATE | MapFlags::FIXED), 12);
@@ -162,6 +163,35 @@ fn the_heap_grows_shrinks_and_stays_clear_of_others() {
     space.limits.data = 9 * PAGE;
     space.munmap(memory, page(start, 10), PAGE).unwrap();
     assert_eq!(space.brk(memory, page(start, 10)), page(start, 9));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn there_is_a_limit_to_the_number_of_areas() {
+    let lab = Lab::new(512);
+    let memory = &lab.memory;
+    let mut space = lab.space();
+    let fixed = PRIVATE | MapFlags::FIXED | MapFlags::NO_RESERVE;
+    let at = GuestVirt(0x1000_0000);
+    for n in 0..65_531 {
+        let protection = if n % 2 == 0 { RW } else { Protection::READ };
+        lab.map_at(&mut space, page(at, n).0, 1, protection, fixed).unwrap();
+    }
+    assert_eq!(space.area_count(), 65_531);
+    let more = lab.map_at(&mut space, 0x1_0000, 1, RW, fixed);
+    assert_eq!(more, Err(MmError::TooManyAreas));
+    assert_eq!(MmError::TooManyAreas.errno(), 12);
+    space.munmap(memory, page(at, 10), 3 * PAGE).unwrap();
+    let three = lab.map_at(&mut space, page(at, 10).0, 3, Protection::empty(), fixed);
+    assert_eq!(three, Ok(page(at, 10)));
+    // Splits are refused where they would make one too many.
+    for n in 0..2 {
+        lab.map_at(&mut space, 0x1_0000 + n * 0x1_0000, 1, RW, fixed).unwrap();
+    }
+    assert_eq!(space.munmap(memory, page(at, 11), PAGE), Err(MmError::TooManyAreas));
+    assert_eq!(space.mprotect(memory, page(at, 11), PAGE, 1), Err(MmError::TooManyAreas));
+    assert_eq!(space.munmap(memory, page(at, 10), 3 * PAGE), Ok(()));
     lab.end(space);
     lab.check_balance();
 }

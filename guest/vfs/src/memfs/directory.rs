@@ -10,6 +10,7 @@ use spin::Mutex;
 use super::node::{Body, EMPTY_DIRECTORY, MemInode};
 use crate::errno::{Errno, Result};
 use crate::inode::{DirectoryEntry, FileKind, Inode, NewNode};
+use crate::name_map::NameMap;
 use crate::store::PageStore;
 
 /// What Linux's tmpfs counts for an entry.
@@ -22,7 +23,7 @@ struct Entry<S: PageStore> {
 
 /// The entries of a directory.
 pub(super) struct Directory<S: PageStore> {
-    by_name: BTreeMap<Arc<[u8]>, Entry<S>>,
+    by_name: NameMap<Arc<[u8]>, Entry<S>>,
     by_cookie: BTreeMap<u64, Arc<[u8]>>,
     last_cookie: u64,
     /// Its own name was removed: nothing can be made here any more.
@@ -32,7 +33,7 @@ pub(super) struct Directory<S: PageStore> {
 impl<S: PageStore> Default for Directory<S> {
     fn default() -> Self {
         Self {
-            by_name: BTreeMap::new(),
+            by_name: NameMap::default(),
             by_cookie: BTreeMap::new(),
             last_cookie: 0,
             removed: false,
@@ -70,6 +71,25 @@ impl<S: PageStore> Directory<S> {
         let entry = self.by_name.remove(name)?;
         self.by_cookie.remove(&entry.cookie);
         Some(entry.inode)
+    }
+
+    /// Lets go of everything below one by one: a tree that goes with its file
+    /// system must not take a stack frame for each level.
+    pub(super) fn take_apart(&mut self) {
+        let mut inodes = alloc::vec::Vec::new();
+        self.move_out(&mut inodes);
+        while let Some(inode) = inodes.pop() {
+            if let Some(mut last) = Arc::into_inner(inode)
+                && let Body::Directory(directory) = &mut last.body
+            {
+                directory.get_mut().move_out(&mut inodes);
+            }
+        }
+    }
+
+    fn move_out(&mut self, into: &mut alloc::vec::Vec<Arc<MemInode<S>>>) {
+        self.by_cookie.clear();
+        into.extend(core::mem::take(&mut self.by_name).into_values().map(|entry| entry.inode));
     }
 
     pub(super) fn list(&self, after: u64, emit: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) {

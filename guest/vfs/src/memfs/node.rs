@@ -5,13 +5,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use spin::Mutex;
+use spin::{Mutex, Once};
 
 use super::directory::{Directory, ENTRY_SIZE};
 use super::{Shared, device_of};
 use crate::buffer::{Sink, Source};
 use crate::errno::{Errno, Result};
 use crate::inode::{Changes, DeviceNumber, DirectoryEntry, FileKind, Inode, Metadata, NewNode};
+use crate::lock::LockTable;
 use crate::pipe::FifoSlot;
 use crate::platform::Timespec;
 use crate::store::{ObjectId, PAGE_SIZE, PageStore};
@@ -46,6 +47,8 @@ pub struct MemInode<S: PageStore> {
     device: DeviceNumber,
     pub(super) attributes: Mutex<Attributes>,
     pub(super) body: Body<S>,
+    /// Made when somebody first locks.
+    locks: Once<Box<LockTable>>,
 }
 
 impl<S: PageStore> MemInode<S> {
@@ -85,6 +88,7 @@ impl<S: PageStore> MemInode<S> {
                 linkable: false,
             }),
             body,
+            locks: Once::new(),
         }))
     }
 
@@ -145,8 +149,10 @@ impl<S: PageStore> MemInode<S> {
 
 impl<S: PageStore> Drop for MemInode<S> {
     fn drop(&mut self) {
-        if let Body::Regular(object) = self.body {
-            self.shared.store.destroy(object);
+        match &mut self.body {
+            Body::Regular(object) => self.shared.store.destroy(*object),
+            Body::Directory(directory) => directory.get_mut().take_apart(),
+            _ => {}
         }
         self.shared.inodes.fetch_sub(1, Ordering::Relaxed);
     }
@@ -308,6 +314,15 @@ impl<S: PageStore> Inode for MemInode<S> {
         self.shared.store.punch_hole(object, offset, length)?;
         self.touch();
         Ok(())
+    }
+
+    fn locks(&self, make: bool) -> Option<&LockTable> {
+        if make {
+            let platform = || Arc::clone(&self.shared.platform);
+            Some(self.locks.call_once(|| Box::new(LockTable::new(platform()))))
+        } else {
+            self.locks.get().map(|locks| &**locks)
+        }
     }
 
     fn seek(&self, offset: u64, hole: bool) -> Result<u64> {

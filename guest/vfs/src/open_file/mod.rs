@@ -13,10 +13,11 @@
 mod copy;
 mod data;
 mod directory;
+mod locking;
 
 use alloc::sync::Arc;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::abi::{
     O_ACCMODE, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECT, O_EXCL, O_NOATIME, O_NOCTTY, O_NONBLOCK,
@@ -31,6 +32,7 @@ use crate::platform::{Readiness, WaitChannel};
 
 pub use copy::copy;
 pub use data::Whence;
+pub use locking::FLOCK_SIZE;
 
 /// What Linux always sets for files opened by a 64-bit program.
 const O_LARGEFILE: u32 = 0o100_000;
@@ -47,6 +49,14 @@ pub struct OpenFile {
     file: Option<Arc<dyn File>>,
     flags: AtomicU32,
     position: AtomicU64,
+    /// Whether it may hold locks, to give back when it closes.
+    locked: AtomicBool,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.release_locks();
+    }
 }
 
 impl OpenFile {
@@ -61,6 +71,7 @@ impl OpenFile {
             file,
             flags: AtomicU32::new(stays | large),
             position: AtomicU64::new(0),
+            locked: AtomicBool::new(false),
         })
     }
 

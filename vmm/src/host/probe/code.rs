@@ -47,7 +47,7 @@ pub(super) const SYSCALL_ENTRY: [u8; 3] = [
     0xf4,         // hlt
 ];
 
-/// Ring 3: a load from [RBX], which a probe makes fault.
+/// Ring 3: a load from `[RBX]`, which a probe makes fault.
 pub(super) const LOAD: [u8; 2] = [0x8a, 0x03]; // mov al, [rbx]
 
 /// Ring 0, as a fault handler: back to ring 3, at RCX.

@@ -21,6 +21,8 @@
 //! 0_1000  page tables, one page a level
 //! ```
 
+#![allow(unsafe_code, reason = "KVM is given the address of guest memory")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -34,6 +34,7 @@ pub fn map_source(
         return Err(Errno::ENODEV);
     }
     let object = file.inode().object().and_then(|id| cache().object(id)).ok_or(Errno::ENODEV)?;
+    cache().note_mapping(object, file.node());
     Ok(MapSource::Object {
         object,
         offset: page,

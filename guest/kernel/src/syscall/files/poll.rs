@@ -14,8 +14,8 @@ use crate::files::wait;
 use crate::process::limits::resource;
 use crate::process::scheduler;
 use crate::process::sleep::NotYet;
-use crate::signal::calls::with_mask_at;
 use crate::syscall::{Failure, time as clocks};
+use crate::signal::{self, SignalSet};
 use crate::user;
 
 const POLL_IN: u16 = 0x001;
@@ -37,19 +37,31 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
             poll(a[0], a[1], deadline)
         }
         linux::__NR_ppoll => deadline_at(a[2]).and_then(|deadline| {
-            with_mask_at(GuestVirt(a[3]), || poll(a[0], a[1], deadline))
+            with_mask(a[3], a[4], || poll(a[0], a[1], deadline))
         }),
         linux::__NR_select => select_deadline(a[4]).and_then(|deadline| select(a, deadline)),
-        linux::__NR_pselect6 => deadline_at(a[4]).and_then(|deadline| {
-            with_mask_at(mask_of_pselect(a[5])?, || select(a, deadline))
-        }),
+        linux::__NR_pselect6 => pselect(a),
         _ => return None,
     })
 }
 
-/// The last argument of `pselect6` points to the address of the mask.
-fn mask_of_pselect(address: u64) -> Result<GuestVirt, Failure> {
-    if address == 0 { Ok(GuestVirt(0)) } else { Ok(GuestVirt(user::read(GuestVirt(address))?)) }
+fn pselect(a: &Arguments) -> Outcome {
+    let deadline = deadline_at(a[4])?;
+    // The last argument is the address of a mask's address and size.
+    let [mask, size] = if a[5] == 0 { [0; 2] } else { user::read::<[u64; 2]>(GuestVirt(a[5]))? };
+    with_mask(mask, size, || select(a, deadline))
+}
+
+/// Waits with the signal mask at an address, unless that is null.
+fn with_mask(address: u64, size: u64, wait: impl FnOnce() -> Outcome) -> Outcome {
+    if address == 0 {
+        return wait();
+    }
+    if size != size_of::<SignalSet>() as u64 {
+        return Err(Errno::EINVAL.into());
+    }
+    let mask = user::read::<SignalSet>(GuestVirt(address))?;
+    signal::wait_with_mask(mask, wait)
 }
 
 /// A `struct timespec` from now on; none for a null pointer.
@@ -120,7 +132,8 @@ fn wait_for(watched: &[Watched], deadline: Option<u64>, mut look: impl FnMut() -
     match waited {
         Ok(found) => Ok(found),
         Err(NotYet::TimedOut) => Ok(0),
-        // Never begun anew: the time that has passed would be lost.
+        Err(NotYet::Interrupted) if deadline.is_none() => Err(Failure::RestartUnlessHandled),
+        // Begun anew it would wait for all of the time once more.
         Err(NotYet::Interrupted) => Err(Errno::EINTR.into()),
     }
 }

@@ -18,8 +18,6 @@ use crate::signal::{self, SIGPIPE, SignalInfo};
 use crate::syscall::Failure;
 use crate::user;
 
-/// A write to a pipe that nobody reads.
-
 /// Calls that move bytes.
 pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
     Some(match call {
