@@ -174,18 +174,17 @@ pub fn enable_features() {
 /// tens of thousands. What reading the counter itself costs is taken off.
 fn ring0_is_emulated() -> bool {
     const PER_INSTRUCTION: u64 = 100;
-    let mut least = u64::MAX;
-    for _ in 0..2 {
-        let empty = {
-            let start = timestamp();
-            timestamp() - start
-        };
+    // The least of each: either may be interrupted.
+    let (mut empty, mut full) = (u64::MAX, u64::MAX);
+    for _ in 0..3 {
+        let start = timestamp();
+        empty = empty.min(timestamp() - start);
         let start = timestamp();
         // SAFETY: does nothing, sixty times.
         unsafe { asm!(".rept 60", "nop", ".endr", options(nomem, nostack, preserves_flags)) };
-        least = least.min((timestamp() - start).saturating_sub(empty));
+        full = full.min(timestamp() - start);
     }
-    least > 60 * PER_INSTRUCTION
+    full.saturating_sub(empty) > 60 * PER_INSTRUCTION
 }
 
 /// The time-stamp counter.

@@ -93,8 +93,8 @@ pub fn clear_tid(thread: &Thread) {
     if address == 0 {
         return;
     }
-    let shared = Arc::strong_count(&thread.process.space()) > 2
-        || thread.process.threads.lock().len() > 1;
+    let shared =
+        Arc::strong_count(&thread.process.space()) > 2 || thread.process.threads.lock().len() > 1;
     // If nobody shares the memory, nobody can see it; and a bad address is the
     // program's own affair.
     if shared && user::write(GuestVirt(address), &0_u32).is_ok() {

@@ -88,8 +88,7 @@ impl CloneRequest {
     };
 
     /// `vfork`.
-    pub const VFORK: Self =
-        Self { flags: CloneFlags::VM.union(CloneFlags::VFORK), ..Self::FORK };
+    pub const VFORK: Self = Self { flags: CloneFlags::VM.union(CloneFlags::VFORK), ..Self::FORK };
 }
 
 /// Makes a process or thread that goes on from `frame` with 0 in RAX; returns
@@ -191,10 +190,9 @@ fn new_process(
             has_executed: false,
         }
     };
-    let signals = process.signals.for_child(
-        flags.contains(CloneFlags::SIGHAND),
-        flags.contains(CloneFlags::CLEAR_SIGHAND),
-    );
+    let signals = process
+        .signals
+        .for_child(flags.contains(CloneFlags::SIGHAND), flags.contains(CloneFlags::CLEAR_SIGHAND));
     let image = process.image.lock().clone();
     let oom_score_adj = process.oom_score_adj.load(Ordering::Relaxed);
     let inherited =
@@ -242,7 +240,5 @@ fn store_numbers(thread: &Thread, request: &CloneRequest) {
 fn wait_for_release(child: &Arc<Process>) {
     let lent = scheduler::current().process.space();
     // If this process is to end, it does so without waiting.
-    let _ = child
-        .released
-        .wait_killable(|| (!Arc::ptr_eq(&child.space(), &lent)).then_some(()));
+    let _ = child.released.wait_killable(|| (!Arc::ptr_eq(&child.space(), &lent)).then_some(()));
 }

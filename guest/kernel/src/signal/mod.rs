@@ -43,10 +43,10 @@ pub use self::set::SignalSet;
 use self::stack::AlternateStack;
 use self::stop::Job;
 use self::timer::IntervalTimer;
-use crate::process::{Process, scheduler};
 use crate::process::sleep::WaitQueue;
 use crate::process::thread::Thread;
 use crate::process::wait::Change;
+use crate::process::{Process, scheduler};
 use crate::syscall::Failure;
 
 pub mod actions;

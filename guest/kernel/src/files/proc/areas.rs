@@ -60,9 +60,7 @@ fn named(space: &AddressSpace, area: &Area) -> Named {
         };
     }
     match cache().mapped_name(object) {
-        Some(mapped) => {
-            Named { device: mapped.device, inode: mapped.inode, name: mapped.shown() }
-        }
+        Some(mapped) => Named { device: mapped.device, inode: mapped.inode, name: mapped.shown() },
         None => anonymous(b""),
     }
 }

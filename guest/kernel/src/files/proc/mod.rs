@@ -74,11 +74,7 @@ impl ProcSource for Kernel {
         Ok(())
     }
 
-    fn area_usage(
-        &self,
-        process: u32,
-        show: &mut dyn FnMut(&Area<'_>, &AreaUsage),
-    ) -> Result<()> {
+    fn area_usage(&self, process: u32, show: &mut dyn FnMut(&Area<'_>, &AreaUsage)) -> Result<()> {
         areas::each(&*find_alive(process)?, |space, area, shown| {
             show(shown, &areas::usage(&space.stats_of(memory(), area)));
         });

@@ -92,11 +92,7 @@ fn signals_of(process: &Process, thread: Option<&Thread>) -> SignalSets {
     }
 }
 
-fn memory_of(
-    process: &Process,
-    arguments: (u64, u64),
-    environment: (u64, u64),
-) -> ProcessMemory {
+fn memory_of(process: &Process, arguments: (u64, u64), environment: (u64, u64)) -> ProcessMemory {
     let space = process.space();
     let space = space.lock();
     let (sizes, resident) = (space.sizes(), space.resident());

@@ -14,8 +14,8 @@ use crate::files::wait;
 use crate::process::limits::resource;
 use crate::process::scheduler;
 use crate::process::sleep::NotYet;
-use crate::syscall::{Failure, time as clocks};
 use crate::signal::{self, SignalSet};
+use crate::syscall::{Failure, time as clocks};
 use crate::user;
 
 const POLL_IN: u16 = 0x001;
