@@ -13,7 +13,6 @@
 //! the whole tree ([`Vfs`](crate::Vfs)), so parents cannot move meanwhile.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -23,9 +22,10 @@ use spin::{Mutex, MutexGuard};
 
 use crate::errno::{Errno, Result};
 use crate::inode::{Caching, FileKind, Inode};
+use crate::name_map::NameMap;
 
 /// The entries of a directory that are known.
-pub(crate) type Children = BTreeMap<Box<[u8]>, Arc<Dentry>>;
+pub(crate) type Children = NameMap<Box<[u8]>, Arc<Dentry>>;
 
 struct Place {
     parent: Option<Arc<Dentry>>,
@@ -63,7 +63,7 @@ impl Dentry {
             inode,
             caching,
             place: Mutex::new(Place { parent, name: name.into(), deleted: false }),
-            children: Mutex::new(BTreeMap::new()),
+            children: Mutex::default(),
             mounts: AtomicU32::new(0),
         })
     }

@@ -47,6 +47,7 @@ pub mod inode;
 pub mod lock;
 pub mod memfs;
 pub mod mount;
+mod name_map;
 pub mod open_file;
 pub mod path;
 pub mod pipe;

@@ -10,6 +10,7 @@ use spin::Mutex;
 use super::node::{Body, EMPTY_DIRECTORY, MemInode};
 use crate::errno::{Errno, Result};
 use crate::inode::{DirectoryEntry, FileKind, Inode, NewNode};
+use crate::name_map::NameMap;
 use crate::store::PageStore;
 
 /// What Linux's tmpfs counts for an entry.
@@ -22,7 +23,7 @@ struct Entry<S: PageStore> {
 
 /// The entries of a directory.
 pub(super) struct Directory<S: PageStore> {
-    by_name: BTreeMap<Arc<[u8]>, Entry<S>>,
+    by_name: NameMap<Arc<[u8]>, Entry<S>>,
     by_cookie: BTreeMap<u64, Arc<[u8]>>,
     last_cookie: u64,
     /// Its own name was removed: nothing can be made here any more.
@@ -32,7 +33,7 @@ pub(super) struct Directory<S: PageStore> {
 impl<S: PageStore> Default for Directory<S> {
     fn default() -> Self {
         Self {
-            by_name: BTreeMap::new(),
+            by_name: NameMap::default(),
             by_cookie: BTreeMap::new(),
             last_cookie: 0,
             removed: false,
