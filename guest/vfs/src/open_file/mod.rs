@@ -35,7 +35,7 @@ pub use data::Whence;
 pub use locking::FLOCK_SIZE;
 
 /// What Linux always sets for files opened by a 64-bit program.
-const O_LARGEFILE: u32 = 0o100_000;
+pub(crate) const O_LARGEFILE: u32 = 0o100_000;
 
 /// Flags that concern only the opening.
 const OPENING_ONLY: u32 = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC;
