@@ -244,6 +244,18 @@ fn a_memory_file_is_shown_by_its_label() {
 }
 
 #[test]
+fn contradictory_flags_are_refused() {
+    let lab = Lab::new();
+    for flags in [O_CREAT | O_DIRECTORY, O_TMPFILE | O_RDONLY, O_TMPFILE | O_RDWR | O_CREAT] {
+        let opened = open(&lab.vfs, &lab.context, "/new", flags);
+        assert_eq!(opened.err(), Some(Errno::EINVAL), "{flags:#o}");
+    }
+    // With O_PATH the others do not count.
+    let opened = open(&lab.vfs, &lab.context, "/", O_PATH | O_CREAT | O_RDWR | O_DIRECTORY);
+    assert_eq!(opened.unwrap().flags(), O_PATH | O_DIRECTORY);
+}
+
+#[test]
 fn times_follow_what_happens() {
     let lab = Lab::new();
     let file = open(&lab.vfs, &lab.context, "/f", O_CREAT | O_RDWR).unwrap();
