@@ -126,7 +126,8 @@ impl Dentry {
         name: &[u8],
     ) -> Result<Arc<Self>> {
         if name.len() > crate::abi::NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
+            // A removed directory has no names at all, not even bad ones.
+            return Err(if self.is_deleted() { Errno::ENOENT } else { Errno::ENAMETOOLONG });
         }
         let known = children.get(name);
         if let (Some(child), Caching::Keep) = (known, self.caching) {
