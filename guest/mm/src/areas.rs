@@ -249,14 +249,30 @@ impl Areas {
         let area = self.leaves[place.leaf].areas.remove(place.slot);
         if self.leaves[place.leaf].areas.is_empty() {
             let leaf = self.leaves.remove(place.leaf);
-            if self.spare.len() < self.spare.capacity() {
-                self.spare.push(leaf.areas);
-            }
+            self.keep_spare(leaf.areas);
+        } else {
+            self.join_with_next(place.leaf);
         }
         if place.leaf < self.leaves.len() {
             self.measure_from(place.leaf);
         }
         area
+    }
+
+    /// Makes one leaf of two that hold little. Places up to this leaf stay valid.
+    fn join_with_next(&mut self, leaf: usize) {
+        let Some(next) = self.leaves.get(leaf + 1) else { return };
+        if self.leaves[leaf].areas.len() + next.areas.len() <= LEAF_AREAS / 2 {
+            let mut next = self.leaves.remove(leaf + 1);
+            self.leaves[leaf].areas.append(&mut next.areas);
+            self.keep_spare(next.areas);
+        }
+    }
+
+    fn keep_spare(&mut self, leaf: Vec<Area>) {
+        if self.spare.len() < self.spare.capacity() {
+            self.spare.push(leaf);
+        }
     }
 
     /// The highest start of a gap-free `length` bytes between `low` and `high`:

@@ -8,6 +8,7 @@
 )]
 #![allow(unreachable_pub, missing_docs, reason = "modules of one test program")]
 
+mod areas;
 mod calls;
 mod check;
 mod faults;
