@@ -20,3 +20,4 @@ mod maps;
 mod model;
 mod random;
 mod stats;
+mod wild;
