@@ -18,8 +18,10 @@ const MAX_SIZE: usize = 2816;
 const CONTROL_WORD: usize = 0;
 const MXCSR: usize = 24;
 const MXCSR_MASK: usize = 28;
-/// Where `xsave` says which components it saved, followed by zeros.
-const HEADER: core::ops::Range<usize> = LEGACY_SIZE..LEGACY_SIZE + 64;
+/// Behind the legacy part `xsave` says which components it saved, followed by
+/// zeros.
+const HEADER_SIZE: usize = 64;
+const HEADER: core::ops::Range<usize> = LEGACY_SIZE..LEGACY_SIZE + HEADER_SIZE;
 
 static ENABLED: AtomicU32 = AtomicU32::new(0);
 /// Size of what `xsave` saves.
@@ -32,6 +34,26 @@ struct Large([u8; MAX_SIZE]);
 #[derive(Clone)]
 #[repr(C, align(64))]
 struct Small([u8; LEGACY_SIZE]);
+
+#[repr(C, align(64))]
+struct Initial([u8; HEADER.end]);
+
+/// What a program starts with. Its header says that every component is in its
+/// initial state, so no more than this is read.
+static INITIAL: Initial = {
+    let mut bytes = [0; HEADER.end];
+    let control_word = 0x037f_u16.to_le_bytes();
+    let mxcsr = 0x1f80_u32.to_le_bytes();
+    let mut index = 0;
+    while index < mxcsr.len() {
+        if index < control_word.len() {
+            bytes[CONTROL_WORD + index] = control_word[index];
+        }
+        bytes[MXCSR + index] = mxcsr[index];
+        index += 1;
+    }
+    Initial(bytes)
+};
 
 /// Saved state.
 #[derive(Clone)]
@@ -85,20 +107,10 @@ impl FpuState {
             Area::Legacy(Box::new(Small([0; LEGACY_SIZE])))
         };
         let mut state = Self(area);
-        state.reset();
+        let area = state.area();
+        let initial = &INITIAL.0[..area.len().min(HEADER.end)];
+        area[..initial.len()].copy_from_slice(initial);
         state
-    }
-
-    /// Makes it again what a program starts with.
-    pub fn reset(&mut self) {
-        const DEFAULT_CONTROL_WORD: [u8; 2] = 0x037f_u16.to_le_bytes();
-        const DEFAULT_MXCSR: [u8; 4] = 0x1f80_u32.to_le_bytes();
-        let area = self.area();
-        let known = word(area, MXCSR_MASK);
-        area.fill(0);
-        area[MXCSR_MASK..MXCSR_MASK + 4].copy_from_slice(&known.to_le_bytes());
-        area[CONTROL_WORD..CONTROL_WORD + 2].copy_from_slice(&DEFAULT_CONTROL_WORD);
-        area[MXCSR..MXCSR + 4].copy_from_slice(&DEFAULT_MXCSR);
     }
 
     fn area(&mut self) -> &mut [u8] {
@@ -139,6 +151,28 @@ impl FpuState {
         }
     }
 
+    /// Makes what a program starts with the processor's state.
+    pub fn restore_initial() {
+        let initial = INITIAL.0.as_ptr();
+        if enabled() == 0 {
+            // SAFETY: 512 bytes of valid state, aligned to 16.
+            unsafe { asm!("fxrstor64 [{}]", in(reg) initial, options(nostack)) };
+        } else {
+            // SAFETY: valid state with a header, aligned to 64; the components
+            // are enabled.
+            unsafe {
+                asm!("xrstor64 [{}]", in(reg) initial, in("eax") enabled(), in("edx") 0,
+                     options(nostack));
+            }
+        }
+    }
+
+    /// The bytes of the saved state that are left to software.
+    pub fn software_bytes(&mut self) -> &mut [u8] {
+        const SOFTWARE: core::ops::Range<usize> = 464..LEGACY_SIZE;
+        &mut self.area()[SOFTWARE]
+    }
+
     /// The saved state in the layout of `xsave`, or of `fxsave` without it: what
     /// a signal frame holds.
     #[must_use]
@@ -149,37 +183,28 @@ impl FpuState {
         }
     }
 
-    /// Replaces the x87 and SSE part with what a program left in a signal frame.
-    /// Bits of MXCSR that would fault are cleared.
-    pub fn load_legacy(&mut self, bytes: &[u8; LEGACY_SIZE]) {
+    /// Replaces the state with what a program left in a signal frame: the x87
+    /// and SSE part, and what `xsave` put behind that. Without the latter the
+    /// other components get their initial state. What would fault is cleared.
+    pub fn load(&mut self, legacy: &[u8; LEGACY_SIZE], extended: Option<&[u8]>) {
+        const X87_AND_SSE: u64 = 0b11;
         let area = self.area();
         let known = mxcsr_mask(area);
-        area[..LEGACY_SIZE].copy_from_slice(bytes);
-        let mxcsr = word(area, MXCSR) & known;
-        area[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr.to_le_bytes());
-        if area.len() > LEGACY_SIZE {
-            // The header says that x87 and SSE are not in their initial state.
-            area[HEADER.start] |= 0b11;
+        let (start, rest) = area.split_at_mut(LEGACY_SIZE);
+        start.copy_from_slice(legacy);
+        let mxcsr = word(start, MXCSR) & known;
+        start[MXCSR..MXCSR + 4].copy_from_slice(&mxcsr.to_le_bytes());
+        let Some((header, rest)) = rest.split_first_chunk_mut::<HEADER_SIZE>() else { return };
+        let mut present = X87_AND_SSE;
+        if let Some((given, behind)) = extended.and_then(|bytes| bytes.split_first_chunk()) {
+            present = u64::from_le_bytes(*given) & components();
+            if let Some(behind) = behind.get(HEADER_SIZE - given.len()..) {
+                let length = behind.len().min(rest.len());
+                rest[..length].copy_from_slice(&behind[..length]);
+            }
         }
-    }
-
-    /// Replaces everything with what a program left in a signal frame, as long
-    /// as [`FpuState::bytes`]. What `xrstor` would refuse is cleared.
-    pub fn load_extended(&mut self, bytes: &[u8]) {
-        let Some((legacy, _)) = bytes.split_first_chunk::<LEGACY_SIZE>() else { return };
-        let components = components();
-        self.load_legacy(legacy);
-        let area = self.area();
-        let length = bytes.len().min(area.len());
-        if components == 0 || length < HEADER.end {
-            return;
-        }
-        area[HEADER.end..length].copy_from_slice(&bytes[HEADER.end..length]);
-        let present =
-            u64::from(word(bytes, HEADER.start + 4)) << 32 | u64::from(word(bytes, HEADER.start));
-        area[HEADER].fill(0);
-        let present = (present & components).to_le_bytes();
-        area[HEADER.start..HEADER.start + present.len()].copy_from_slice(&present);
+        header.fill(0);
+        header[..size_of::<u64>()].copy_from_slice(&present.to_le_bytes());
     }
 }
 

@@ -148,9 +148,6 @@ static void print_field(const char *text)
     print("\n");
 }
 
-/* Of a shared mapping only that is shown which does not depend on how many of
- * its pages have been entered in the page table. Accessed bits are left out:
- * the kernel may clear them whenever it looks for memory. */
 /* Soft-dirty is shown by kernels that were built to track it only. */
 static void drop_soft_dirty(char *line)
 {
@@ -162,6 +159,9 @@ static void drop_soft_dirty(char *line)
         at[0] = at[3];
 }
 
+/* Of a shared mapping only that is shown which does not depend on how many of
+ * its pages have been entered in the page table. Accessed bits are left out:
+ * the kernel may clear them whenever it looks for memory. */
 static void take_smaps_field(const struct mapping *mapping)
 {
     static const char *const always[] = {"Size:", "VmFlags:"};

@@ -22,7 +22,7 @@ use super::pending::QueueFull;
 use super::set::SignalSet;
 use super::stack::{StackError, StackRecord};
 use super::timer::{self, IntervalTimer};
-use super::{SIGNALS, discard, refresh_attention, send, set_mask, sigreturn};
+use super::{SIGNALS, discard, refresh_attention, send, set_mask, sigreturn, wait_with_mask};
 use crate::process::sleep::{NotYet, wait_alone};
 use crate::process::thread::{Thread, Tid};
 use crate::process::{Pid, find, find_thread, scheduler};
@@ -148,12 +148,7 @@ fn sigaltstack(frame: &TrapFrame, a: &Arguments) -> Outcome {
 }
 
 fn sigsuspend(a: &Arguments) -> Outcome {
-    let mask = read_set(a[0], a[1])?;
-    let thread = scheduler::current();
-    *thread.signals.saved_mask.lock() = Some(thread.signals.mask());
-    set_mask(&thread, mask);
-    drop(thread);
-    wait_for_signal()
+    wait_with_mask(read_set(a[0], a[1])?, wait_for_signal)
 }
 
 /// Sleeps until a handler has run.

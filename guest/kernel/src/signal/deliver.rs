@@ -1,11 +1,10 @@
 //! A thread takes its signals, on the way back to ring 3.
 
 use alloc::sync::Arc;
-use alloc::vec;
 use core::sync::atomic::Ordering;
 
 use pagelab_hal::cpu;
-use pagelab_hal::fpu;
+use pagelab_hal::fpu::{self, FpuState};
 use pagelab_hal::trap::TrapFrame;
 use zerocopy::IntoBytes;
 
@@ -19,6 +18,7 @@ use super::frame::{
 use super::info::SignalInfo;
 use super::set::SignalSet;
 use super::{Interrupted, SIGSEGV, SIGSTOP, Trap, force, refresh_attention, set_mask, stop};
+use crate::memory::memory;
 use crate::process::thread::Thread;
 use crate::process::{ExitStatus, exit, scheduler};
 use crate::user;
@@ -169,42 +169,56 @@ fn push_frame(
     if !action.flags().contains(ActionFlags::RESTORER) {
         return Err(Errno::EFAULT);
     }
-    let components = fpu::components();
+    let state_size = save_floating_point(thread);
+    let place = find_place(thread, frame, action, state_size).ok_or(Errno::EFAULT)?;
+    let extended = fpu::components() != 0;
+    let trap = *thread.signals.trap.lock();
+    let stack = thread.signals.stack.lock().saved();
+    let machine = MachineContext::save(frame, &trap, mask, place.floating_point);
+    let context = UserContext::new(machine, stack, mask, extended);
+    user::write(GuestVirt(place.frame), &Frame::new(action.restorer, context, info.to_user()))?;
+    // The lock must not be held while a page comes in. Should another thread run
+    // meanwhile, the same state is saved again.
+    user::retry(&thread.process.space(), |space, done| {
+        let user = thread.user.lock();
+        let at = GuestVirt(place.floating_point + done as u64);
+        space.write_user(memory(), at, &user.fpu.bytes()[done..])
+    })?;
+    if extended {
+        let mark = GuestVirt(place.floating_point + state_size as u64);
+        user::write(mark, &Extent::END_MARK)?;
+    }
+    // A handler starts with what a program starts with.
+    FpuState::restore_initial();
+    Ok(place.frame)
+}
+
+/// Saves what the processor has, with what a frame says of it; returns its size.
+fn save_floating_point(thread: &Thread) -> usize {
     let mut user = thread.user.lock();
     user.fpu.save();
-    let state = user.fpu.bytes();
-    let mark = if components == 0 { 0 } else { size_of_val(&Extent::END_MARK) };
+    let size = user.fpu.bytes().len();
+    let components = fpu::components();
+    if components != 0 {
+        let extent = Extent::new(size, components);
+        user.fpu.software_bytes().copy_from_slice(extent.as_bytes());
+    }
+    size
+}
+
+/// Where the frame goes; `None` if that is nowhere.
+fn find_place(
+    thread: &Thread,
+    frame: &TrapFrame,
+    action: &Action,
+    state_size: usize,
+) -> Option<Place> {
     let stack = *thread.signals.stack.lock();
     let below = frame.rsp.wrapping_sub(RED_ZONE);
-    let alternate =
-        if action.flags().contains(ActionFlags::ON_STACK) { stack.fresh_top(below) } else { None };
-    let place =
-        Place::below(alternate.unwrap_or(below), state.len() + mark).ok_or(Errno::EFAULT)?;
+    let wanted = action.flags().contains(ActionFlags::ON_STACK);
+    let alternate = if wanted { stack.fresh_top(below) } else { None };
+    let mark = if fpu::components() == 0 { 0 } else { size_of_val(&Extent::END_MARK) };
+    let place = Place::below(alternate.unwrap_or(below), state_size + mark)?;
     let must_fit = alternate.is_some() || stack.in_use(frame.rsp);
-    if must_fit && !stack.holds(place.frame) {
-        return Err(Errno::EFAULT);
-    }
-    let trap = *thread.signals.trap.lock();
-    let machine = MachineContext::save(frame, &trap, mask, place.floating_point);
-    let context = UserContext::new(machine, stack.saved(), mask, components != 0);
-    let head = Frame::new(action.restorer, context, info.to_user());
-    let state_at = (place.floating_point - place.frame) as usize;
-    let mut bytes = vec![0; state_at + state.len() + mark];
-    bytes[..size_of::<Frame>()].copy_from_slice(head.as_bytes());
-    let (state_bytes, mark_bytes) = bytes[state_at..].split_at_mut(state.len());
-    state_bytes.copy_from_slice(state);
-    let extent = &mut state_bytes[Extent::OFFSET..][..size_of::<Extent>()];
-    if components == 0 {
-        extent.fill(0);
-    } else {
-        extent.copy_from_slice(Extent::new(state.len(), components).as_bytes());
-        mark_bytes.copy_from_slice(&Extent::END_MARK.to_le_bytes());
-    }
-    drop(user);
-    user::write_bytes(GuestVirt(place.frame), &bytes)?;
-    // A handler starts with what a program starts with.
-    let mut user = thread.user.lock();
-    user.fpu.reset();
-    user.fpu.restore();
-    Ok(place.frame)
+    (!must_fit || stack.holds(place.frame)).then_some(place)
 }

@@ -64,7 +64,7 @@ pub mod timer;
 
 pub use self::deliver::before_return;
 pub use self::info::{SignalInfo, child_change};
-pub use self::send::{force, retarget, send_to_process, to_group};
+pub use self::send::{force, retarget, send_to_process, send_to_thread, to_group};
 
 /// The highest signal number.
 pub const SIGNALS: u8 = 64;
@@ -84,10 +84,10 @@ pub const SIGFPE: u8 = 8;
 pub const SIGKILL: u8 = 9;
 /// Memory that is not mapped, or not for this.
 pub const SIGSEGV: u8 = 11;
+/// A pipe that nobody reads.
+pub const SIGPIPE: u8 = 13;
 /// A timer.
 pub const SIGALRM: u8 = 14;
-/// A write to a pipe that nobody reads.
-pub const SIGPIPE: u8 = 13;
 /// A child ended, stopped or went on.
 pub const SIGCHLD: u8 = 17;
 /// Go on.

@@ -39,6 +39,11 @@ pub fn send_to_process(process: &Arc<Process>, info: SignalInfo) {
     let _ = to_process(process, info);
 }
 
+/// The same for one thread.
+pub fn send_to_thread(thread: &Arc<Thread>, info: SignalInfo) {
+    let _ = to_thread(thread, info);
+}
+
 /// Sends a signal to a process.
 ///
 /// # Errors

@@ -2,9 +2,10 @@
 
 use alloc::sync::Arc;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use pagelab_abi::addr::GuestVirt;
-use pagelab_hal::fpu;
+use pagelab_hal::fpu::{self, FpuState};
 use pagelab_hal::trap::TrapFrame;
 use pagelab_vfs::Errno;
 use zerocopy::FromBytes;
@@ -44,31 +45,24 @@ fn restore(thread: &Arc<Thread>, frame: &mut TrapFrame) -> Result<(), Errno> {
 }
 
 fn restore_floating_point(thread: &Thread, at: GuestVirt) -> Result<(), Errno> {
-    let mut extended = None;
-    let mut legacy = [0; LEGACY_SIZE];
-    if at.0 != 0 {
-        user::read_bytes(at, &mut legacy)?;
-        extended = read_extended(thread, at, &legacy)?;
-    }
-    let mut user = thread.user.lock();
     if at.0 == 0 {
-        user.fpu.reset();
-    } else if let Some(state) = &extended {
-        user.fpu.load_extended(state);
-    } else {
-        user.fpu.reset();
-        user.fpu.load_legacy(&legacy);
+        FpuState::restore_initial();
+        return Ok(());
     }
+    let legacy: [u8; LEGACY_SIZE] = user::read(at)?;
+    let extended = read_extended(thread, at, &legacy)?;
+    let mut user = thread.user.lock();
+    user.fpu.load(&legacy, extended.as_deref());
     user.fpu.restore();
     Ok(())
 }
 
-/// The whole state, if the frame says that it is there.
+/// What is behind the legacy part, if the frame says that it is there.
 fn read_extended(
     thread: &Thread,
     at: GuestVirt,
     legacy: &[u8; LEGACY_SIZE],
-) -> Result<Option<vec::Vec<u8>>, Errno> {
+) -> Result<Option<Vec<u8>>, Errno> {
     let size = thread.user.lock().fpu.bytes().len();
     let extent = Extent::read_from_bytes(&legacy[Extent::OFFSET..]);
     if fpu::components() == 0 || !extent.is_ok_and(|extent| extent.describes(size)) {
@@ -78,7 +72,7 @@ fn read_extended(
     if mark != Extent::END_MARK {
         return Ok(None);
     }
-    let mut state = vec![0; size];
-    user::read_bytes(at, &mut state)?;
-    Ok(Some(state))
+    let mut extended = vec![0; size - LEGACY_SIZE];
+    user::read_bytes(GuestVirt(at.0.wrapping_add(LEGACY_SIZE as u64)), &mut extended)?;
+    Ok(Some(extended))
 }

@@ -143,8 +143,9 @@ pub fn release_orphans(groups: &[Pid]) {
     for &group in groups {
         let members = living_members(group);
         if members.iter().any(|member| member.signals.job.lock().stopped) && is_orphaned(group) {
-            send::to_group(group, Some(SignalInfo::kernel(SIGHUP)));
-            send::to_group(group, Some(SignalInfo::kernel(SIGCONT)));
+            for signal in [SIGHUP, SIGCONT] {
+                send::to_group(group, Some(SignalInfo::kernel(signal)));
+            }
         }
     }
 }

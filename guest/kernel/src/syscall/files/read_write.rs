@@ -180,8 +180,7 @@ fn write_file(file: &OpenFile, buffer: &mut UserBuffer) -> Outcome {
 }
 
 fn broken_pipe() {
-    let process = scheduler::current().process.clone();
-    signal::send_to_process(&process, SignalInfo::sent(SIGPIPE, 0));
+    signal::send_to_thread(&scheduler::current(), SignalInfo::sent(SIGPIPE, 0));
 }
 
 fn lseek(a: &Arguments) -> Outcome {
