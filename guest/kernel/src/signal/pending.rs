@@ -3,7 +3,8 @@
 //! A standard signal (below [`FIRST_REALTIME`]) is pending once however often it
 //! is sent, with the first sender's information. A real-time signal is pending
 //! as often as it was sent, in order. The queue is bounded: what does not fit
-//! is refused, or for standard signals remembered without its information.
+//! is refused, or for standard signals remembered without its information. So
+//! it is when memory has run out.
 
 use alloc::collections::VecDeque;
 
@@ -39,7 +40,7 @@ impl Pending {
         if signal < FIRST_REALTIME && self.set.contains(signal) {
             return Ok(());
         }
-        if self.queue.len() < most {
+        if self.queue.len() < most && self.queue.try_reserve(1).is_ok() {
             self.queue.push_back(info);
         } else if signal >= FIRST_REALTIME && info.code != code::USER {
             return Err(QueueFull);
