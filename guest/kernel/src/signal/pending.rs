@@ -49,9 +49,9 @@ impl Pending {
         Ok(())
     }
 
-    /// Takes the signal out that comes next among `wanted`: those that the
-    /// program itself caused, then the lowest.
-    pub fn take(&mut self, wanted: SignalSet) -> Option<SignalInfo> {
+    /// The signal that comes next among `wanted`: those that the program itself
+    /// caused, then the lowest.
+    pub fn next(&self, wanted: SignalSet) -> Option<u8> {
         const SYNCHRONOUS: SignalSet = SignalSet::of(&[
             super::SIGSEGV,
             super::SIGBUS,
@@ -61,7 +61,12 @@ impl Pending {
             super::SIGSYS,
         ]);
         let ready = self.set.and(wanted);
-        let signal = ready.and(SYNCHRONOUS).first().or(ready.first())?;
+        ready.and(SYNCHRONOUS).first().or(ready.first())
+    }
+
+    /// Takes that signal out.
+    pub fn take(&mut self, wanted: SignalSet) -> Option<SignalInfo> {
+        let signal = self.next(wanted)?;
         let place = self.queue.iter().position(|info| info.signal() == signal);
         let info = place.and_then(|place| self.queue.remove(place));
         if !self.queue.iter().any(|info| info.signal() == signal) {
