@@ -19,17 +19,23 @@ pub(crate) struct NameHasher(u64);
 /// An odd number with bits all over: 2⁶⁴ divided by the golden ratio.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
+#[allow(clippy::cast_possible_truncation, reason = "half of it is what is wanted")]
+const fn low_half(value: u128) -> u64 {
+    value as u64
+}
+
 impl NameHasher {
+    /// Folds the two halves of a product, which mixes every bit into every
+    /// other with one multiplication.
     const fn add(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+        let product = (self.0 ^ word) as u128 * FACTOR as u128;
+        self.0 = low_half(product) ^ low_half(product >> 64);
     }
 }
 
 impl Hasher for NameHasher {
     fn finish(&self) -> u64 {
-        // The table takes its index from the low bits, which a multiplication
-        // mixes least.
-        self.0 ^ (self.0 >> 32)
+        self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {

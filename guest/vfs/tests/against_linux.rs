@@ -651,6 +651,14 @@ proptest! {
             if reserved && matches!(op, Op::Seek { whence: 3 | 4, .. }) {
                 continue;
             }
+            // Before Linux 6.4 this made a file and then failed.
+            let both = abi::O_CREAT | abi::O_DIRECTORY;
+            let unnamed = abi::O_TMPFILE & !abi::O_DIRECTORY;
+            if matches!(op, Op::Open { flags, .. }
+                if flags & both == both && flags & (unnamed | abi::O_PATH) == 0)
+            {
+                continue;
+            }
             let expected = linux.run(op);
             let actual = ours.run(op);
             prop_assert_eq!(actual, expected, "operation {}: {:?}", index, op);

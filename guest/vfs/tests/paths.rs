@@ -228,6 +228,34 @@ fn an_unnamed_file_can_get_a_name() {
 }
 
 #[test]
+fn a_memory_file_is_shown_by_its_label() {
+    let lab = Lab::new();
+    make_directories(&lab, &["/m"]);
+    lab.vfs.mount(at(&lab, "/m"), "one", new_tmpfs(&lab), false).unwrap();
+    let file = lab.vfs.memory_file(&at(&lab, "/m"), b"mine").unwrap();
+    assert_eq!(file.write(&mut SliceSource::new(b"data")), Ok(4));
+    let shown = file.node().display(&lab.vfs.root());
+    assert_eq!(String::from_utf8(shown).unwrap(), "/memfd:mine (deleted)");
+    assert_eq!((file.flags(), file.node().stat().unwrap().mode), (0o100_002, 0o100_777));
+    let too_long = lab.vfs.memory_file(&at(&lab, "/m"), &[b'x'; 250]);
+    assert_eq!(too_long.err(), Some(Errno::EINVAL));
+    drop(file);
+    assert_eq!(lab.store.objects(), 0);
+}
+
+#[test]
+fn contradictory_flags_are_refused() {
+    let lab = Lab::new();
+    for flags in [O_CREAT | O_DIRECTORY, O_TMPFILE | O_RDONLY, O_TMPFILE | O_RDWR | O_CREAT] {
+        let opened = open(&lab.vfs, &lab.context, "/new", flags);
+        assert_eq!(opened.err(), Some(Errno::EINVAL), "{flags:#o}");
+    }
+    // With O_PATH the others do not count.
+    let opened = open(&lab.vfs, &lab.context, "/", O_PATH | O_CREAT | O_RDWR | O_DIRECTORY);
+    assert_eq!(opened.unwrap().flags(), O_PATH | O_DIRECTORY);
+}
+
+#[test]
 fn times_follow_what_happens() {
     let lab = Lab::new();
     let file = open(&lab.vfs, &lab.context, "/f", O_CREAT | O_RDWR).unwrap();

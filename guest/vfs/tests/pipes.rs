@@ -189,6 +189,30 @@ fn a_long_write_sleeps_until_all_is_taken() {
 }
 
 #[test]
+fn a_read_sleeps_until_there_is_something() {
+    let lab = Lab::new();
+    let (reader, writer) = lab.vfs.pipe(0).unwrap();
+    let mut bytes = [0; 10];
+    let mut sleeps = 0;
+    let count = reader.read_some(&mut SliceSink::new(&mut bytes), &mut |channel, time| {
+        assert_eq!((Some(channel), time), (writer.wait_channel(), None));
+        sleeps += 1;
+        // Woken for nothing at first.
+        if sleeps == 2 {
+            write(&writer, b"data")?;
+        }
+        Ok(true)
+    });
+    assert_eq!((count, sleeps), (Ok(4), 2));
+    let mut sink = SliceSink::new(&mut bytes);
+    let interrupted = reader.read_some(&mut sink, &mut |_, _| Err(Errno::EINTR));
+    assert_eq!(interrupted, Err(Errno::EINTR));
+    reader.set_flags(O_NONBLOCK).unwrap();
+    let at_once = reader.read_some(&mut sink, &mut |_, _| unreachable!());
+    assert_eq!(at_once, Err(Errno::EAGAIN));
+}
+
+#[test]
 fn named_pipes_wait_for_their_other_side() {
     let lab = Lab::new();
     let mode = FileKind::Fifo.mode_bits() | 0o600;

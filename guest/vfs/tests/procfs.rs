@@ -77,26 +77,40 @@ impl ProcSource for Kernel {
             memory: None,
         })
     }
-    fn areas(&self, _process: u32, show: &mut dyn FnMut(&Area<'_>)) -> Result<()> {
-        // Different each time, to see which picture a reader gets.
+    fn areas(
+        &self,
+        _process: u32,
+        from: u64,
+        show: &mut dyn FnMut(&Area<'_>) -> bool,
+    ) -> Result<()> {
+        // Different each time it is asked for the start.
         let mut asked = self.areas_asked.lock().unwrap();
-        *asked += 1;
+        *asked += u32::from(from == 0);
         for index in 0..200_u64 {
-            show(&Area {
+            let end = index * 0x2000 + 0x1000;
+            let area = Area {
                 start: index * 0x2000,
-                end: index * 0x2000 + 0x1000,
+                end,
                 flags: AreaFlags::READ,
                 offset: u64::from(*asked) << 12,
                 device: DeviceNumber(0),
                 inode: 0,
                 name: b"[area]",
-            });
+            };
+            if end > from && !show(&area) {
+                break;
+            }
         }
         Ok(())
     }
-    fn area_usage(&self, process: u32, show: &mut dyn FnMut(&Area<'_>, &AreaUsage)) -> Result<()> {
+    fn area_usage(
+        &self,
+        process: u32,
+        from: u64,
+        show: &mut dyn FnMut(&Area<'_>, &AreaUsage) -> bool,
+    ) -> Result<()> {
         let usage = AreaUsage { resident: 4096, ..AreaUsage::default() };
-        self.areas(process, &mut |area| show(area, &usage))
+        self.areas(process, from, &mut |area| show(area, &usage))
     }
     fn page_map(&self, _process: u32, first_page: u64, entries: &mut [u64]) -> Result<usize> {
         let end = 1 << 35;
@@ -355,20 +369,54 @@ fn links_lead_to_what_they_name() {
 }
 
 #[test]
-fn a_text_read_in_pieces_is_one_picture() {
+fn areas_read_in_pieces_are_all_there_once() {
     let machine = Machine::new();
     let whole = machine.text("/proc/self/maps").unwrap();
     assert_eq!(whole.lines().count(), 200);
-    assert!(whole.lines().all(|line| line.contains(" 00001000 ")));
-    let file = machine.open("/proc/self/maps", O_RDONLY).unwrap();
-    for round in ["00002000", "00003000"] {
-        file.seek(0, Whence::Set).unwrap();
-        let mut bytes = [0; 20_000];
-        let count = file.read(&mut SliceSink::new(&mut bytes)).unwrap();
-        assert!(count > 10_000 && String::from_utf8_lossy(&bytes[..100]).contains(round));
+    for (index, line) in whole.lines().enumerate() {
+        assert!(line.starts_with(&format!("{:08x}-", index * 0x2000)), "{line}");
+        assert!(line.contains(" 00001000 "), "asked for the start only once: {line}");
     }
+    let usage = machine.text("/proc/self/smaps").unwrap();
+    assert_eq!(usage.lines().filter(|line| line.starts_with("Rss:")).count(), 200);
+    assert!(
+        machine.text("/proc/self/smaps_rollup").unwrap().contains("Rss:                 800 kB")
+    );
+
+    let file = machine.open("/proc/self/maps", O_RDONLY).unwrap();
+    let at = |offset: usize, size: usize| {
+        let mut bytes = vec![0; size];
+        let mut sink = SliceSink::new(&mut bytes);
+        let count = file.read_at(i64::try_from(offset).unwrap(), &mut sink).unwrap();
+        bytes.truncate(count);
+        bytes
+    };
+    let changed = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    assert!(changed(&at(0, 50)).contains(" 00004000 "));
+    assert!(changed(&at(0, 50)).contains(" 00005000 "), "from the start: a new picture");
+    // Forwards, backwards, beyond.
+    for offset in [10, 9000, 4095, 4096, 100, whole.len() - 5] {
+        assert_eq!(at(offset, 5).len(), 5);
+        let line = whole.as_bytes()[offset];
+        assert!(at(offset, 1)[0] == line || line.is_ascii_digit(), "{offset}");
+    }
+    assert_eq!(at(whole.len(), 5), b"");
+    assert_eq!(at(1_000_000, 5), b"");
+}
+
+#[test]
+fn a_text_read_in_pieces_is_one_picture() {
+    let machine = Machine::new();
+    let file = machine.open("/proc/self/oom_score_adj", O_RDONLY).unwrap();
+    let mut byte = [0; 1];
+    assert_eq!(file.read(&mut SliceSink::new(&mut byte)), Ok(1));
+    machine.write("/proc/self/oom_score_adj", "77").unwrap();
+    assert_eq!(file.read(&mut SliceSink::new(&mut byte)), Ok(1));
+    assert_eq!(byte, *b"\n", "still the text \"0\\n\"");
+    file.seek(0, Whence::Set).unwrap();
     let mut bytes = [0; 10];
-    assert_eq!(file.read_at(1_000_000, &mut SliceSink::new(&mut bytes)), Ok(0));
+    assert_eq!(file.read(&mut SliceSink::new(&mut bytes)), Ok(3));
+    assert_eq!(&bytes[..3], b"77\n");
 }
 
 #[test]

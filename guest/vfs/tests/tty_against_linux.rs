@@ -133,15 +133,18 @@ fn typed() -> impl Strategy<Value = Vec<u8>> {
 
 /// Waits for the host's worker to have typed everything: until there is as
 /// much as expected, and a moment longer for what is not.
-fn collect(pty: &Pty, expected_echo: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
+fn collect(pty: &Pty, expected_echo: usize, expected_lines: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
     let mut echo = Vec::new();
     let deadline = Instant::now() + Duration::from_millis(200);
     while echo.iter().map(Vec::len).sum::<usize>() < expected_echo && Instant::now() < deadline {
         Pty::drain(&pty.keyboard, &mut echo);
     }
+    let mut lines = Vec::new();
+    while lines.len() < expected_lines && Instant::now() < deadline {
+        Pty::drain(&pty.program, &mut lines);
+    }
     std::thread::sleep(Duration::from_millis(3));
     Pty::drain(&pty.keyboard, &mut echo);
-    let mut lines = Vec::new();
     Pty::drain(&pty.program, &mut lines);
     (echo.concat(), lines)
 }
@@ -174,12 +177,13 @@ proptest! {
             discipline.input(*byte, &mut echo);
         }
         rustix::io::write(&pty.keyboard, &keys).unwrap();
-        let (their_echo, their_lines) = collect(&pty, echo.len());
+        let lines = read_all(&mut discipline);
+        let (their_echo, their_lines) = collect(&pty, echo.len(), lines.len());
         prop_assert_eq!(
             String::from_utf8_lossy(&echo),
             String::from_utf8_lossy(&their_echo),
             "echo of {:?}", String::from_utf8_lossy(&keys)
         );
-        prop_assert_eq!(read_all(&mut discipline), their_lines, "lines of {:?}", keys);
+        prop_assert_eq!(lines, their_lines, "lines of {:?}", keys);
     }
 }

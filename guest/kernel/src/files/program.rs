@@ -67,7 +67,7 @@ fn parse_line(rest: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>), Errno> {
     let most = &rest[..rest.len().min(LINE - 2)];
     let end = most.iter().position(|&byte| byte == b'\n' || byte == 0);
     let line = most[..end.unwrap_or(most.len())].trim_ascii();
-    let blank = line.iter().position(|byte| is_blank(byte));
+    let blank = line.iter().position(is_blank);
     if line.is_empty() || (end.is_none() && rest.len() >= LINE - 2 && blank.is_none()) {
         return Err(Errno::ENOEXEC);
     }

@@ -93,6 +93,27 @@ impl OpenFile {
         }
     }
 
+    /// Reads, sleeping in `wait` until there is something, unless the file is
+    /// nonblocking. `wait` gets the longest time to sleep in tenths of a second,
+    /// if there is one, and says `false` when it has passed, or fails when a
+    /// signal came.
+    pub fn read_some(
+        &self,
+        sink: &mut dyn Sink,
+        wait: &mut dyn FnMut(WaitChannel, Option<u8>) -> Result<bool>,
+    ) -> Result<usize> {
+        loop {
+            match self.read(sink) {
+                Err(Errno::EAGAIN) if !self.is_nonblocking() => {}
+                result => return result,
+            }
+            let channel = self.wait_channel().ok_or(Errno::EAGAIN)?;
+            if !wait(channel, self.read_timeout())? {
+                return self.read_now(sink);
+            }
+        }
+    }
+
     /// `pread` and `preadv`.
     pub fn read_at(&self, offset: i64, sink: &mut dyn Sink) -> Result<usize> {
         let offset = checked_offset(offset)?;

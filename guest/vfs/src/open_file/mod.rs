@@ -5,7 +5,8 @@
 //! returns `EAGAIN` and the file is not [`nonblocking`](OpenFile::is_nonblocking),
 //! the caller sleeps on [`wait_channel`](OpenFile::wait_channel) and calls
 //! again; a write that took only part of its source goes on the same way, which
-//! [`write_all`](OpenFile::write_all) does.
+//! [`write_all`](OpenFile::write_all) does, as [`read_some`](OpenFile::read_some)
+//! does for reading. `EPIPE` goes with a `SIGPIPE`, which is the caller's to send.
 //!
 //! The position is read before and stored after a transfer, without a lock
 //! held in between, so that a transfer may fault.
@@ -35,7 +36,7 @@ pub use data::Whence;
 pub use locking::FLOCK_SIZE;
 
 /// What Linux always sets for files opened by a 64-bit program.
-const O_LARGEFILE: u32 = 0o100_000;
+pub(crate) const O_LARGEFILE: u32 = 0o100_000;
 
 /// Flags that concern only the opening.
 const OPENING_ONLY: u32 = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC;

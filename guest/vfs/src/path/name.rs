@@ -29,13 +29,13 @@ pub(crate) fn write_path(node: &PathNode, root: &PathNode, out: &mut Vec<u8>) ->
         if let Some(parent) = here.dentry.parent() {
             names.push(here.dentry.name());
             here.dentry = parent;
-        } else if let Some(at) = &here.mount.at {
-            here = at.clone();
-        } else if Arc::ptr_eq(&here.mount.root, &here.dentry) {
-            break Reach::Elsewhere;
-        } else {
+        } else if !Arc::ptr_eq(&here.mount.root, &here.dentry) {
             out.extend_from_slice(&here.dentry.name());
             break Reach::Anonymous;
+        } else if let Some(at) = &here.mount.at {
+            here = at.clone();
+        } else {
+            break Reach::Elsewhere;
         }
     };
     if names.is_empty() && reach != Reach::Anonymous {

@@ -16,14 +16,19 @@ pub struct PipeEnd {
     pipe: Arc<Pipe>,
     reads: bool,
     writes: bool,
-    /// How often the other side had been opened when this one was.
-    other_openings: u64,
+    /// If nobody had the other side open when this one was opened: how often it
+    /// had been opened until then.
+    waits_since: Option<u64>,
 }
 
 impl PipeEnd {
     pub(super) fn open(pipe: Arc<Pipe>, reads: bool, writes: bool) -> Self {
         let mut state = pipe.state.lock();
-        let other_openings = if reads { state.writer_openings } else { state.reader_openings };
+        let waits_since = match (reads, writes) {
+            (true, false) if state.writers == 0 => Some(state.writer_openings),
+            (false, true) if state.readers == 0 => Some(state.reader_openings),
+            _ => None,
+        };
         state.readers += usize::from(reads);
         state.writers += usize::from(writes);
         state.reader_openings += u64::from(reads);
@@ -31,7 +36,7 @@ impl PipeEnd {
         drop(state);
         // Whoever waits in `open` for this side.
         pipe.wake(Readiness::READ | Readiness::WRITE);
-        Self { pipe, reads, writes, other_openings }
+        Self { pipe, reads, writes, waits_since }
     }
 
     /// The pipe itself.
@@ -40,15 +45,13 @@ impl PipeEnd {
         &self.pipe
     }
 
-    /// Whether nobody opened the other side yet.
+    /// Whether nobody has opened the other side since, if nobody had before.
     #[must_use]
     pub fn peer_missing(&self) -> bool {
+        let Some(since) = self.waits_since else { return false };
         let state = self.pipe.state.lock();
-        match (self.reads, self.writes) {
-            (true, false) => state.writers == 0 && state.writer_openings == self.other_openings,
-            (false, true) => state.readers == 0 && state.reader_openings == self.other_openings,
-            _ => false,
-        }
+        let openings = if self.reads { state.writer_openings } else { state.reader_openings };
+        openings == since
     }
 }
 

@@ -83,12 +83,15 @@ impl State {
         done
     }
 
-    /// Moves into the pipe up to `limit` bytes.
-    fn fill(&mut self, source: &mut dyn Source, limit: usize) -> usize {
+    /// Moves into the pipe up to `limit` bytes; `ENOMEM` or `EFAULT` if that ends
+    /// at once.
+    fn fill(&mut self, source: &mut dyn Source, limit: usize) -> Result<usize> {
         let mut done = 0;
         while done < limit {
             if self.chunks.back().is_none_or(|chunk| chunk.len() == CHUNK) {
-                let chunk = self.spare.take().unwrap_or_else(|| Vec::with_capacity(CHUNK));
+                let Some(chunk) = self.spare.take().or_else(new_chunk) else {
+                    return if done > 0 { Ok(done) } else { Err(Errno::ENOMEM) };
+                };
                 self.chunks.push_back(chunk);
             }
             let Some(chunk) = self.chunks.back_mut() else { break };
@@ -103,8 +106,15 @@ impl State {
                 break;
             }
         }
-        done
+        moved_or_fault(done, limit)
     }
+}
+
+/// An empty chunk, if there is memory for one.
+fn new_chunk() -> Option<Vec<u8>> {
+    let mut chunk = Vec::new();
+    chunk.try_reserve_exact(CHUNK).ok()?;
+    Some(chunk)
 }
 
 /// The thing between the ends.
@@ -191,12 +201,10 @@ impl Pipe {
         if room == 0 || (wanted <= PIPE_BUF && room < wanted) {
             return Err(Errno::EAGAIN);
         }
-        let moved = state.fill(source, wanted.min(room));
+        let moved = state.fill(source, wanted.min(room))?;
         drop(state);
-        if moved > 0 {
-            self.wake(Readiness::READ);
-        }
-        moved_or_fault(moved, wanted)
+        self.wake(Readiness::READ);
+        Ok(moved)
     }
 
     /// Moves bytes of this pipe to a sink without waking anybody twice; for

@@ -3,17 +3,19 @@
 //! The kernel implements [`ProcSource`] with plain numbers; the texts are made
 //! here, to the letter as Linux makes them, without `core::fmt`. A text is made
 //! when a file is read from its start and stays the same until it is read from
-//! the start again, so that reading it in pieces gives one picture.
+//! the start again, so that reading it in pieces gives one picture; only what may
+//! be very long (`maps`, `smaps`) is made a page at a time.
 //!
 //! | file | content |
 //! | --- | --- |
 //! | `source`, `data` | what the kernel provides |
 //! | `node`, `tree` | which files there are; the inodes |
-//! | `text_file` | an open file of text, and `pagemap` |
+//! | `text_file`, `memory_file` | open files: texts; `maps`, `smaps`, `pagemap` |
 //! | `process`, `maps`, `system`, `settings` | the formats |
 
 mod data;
 mod maps;
+mod memory_file;
 mod node;
 mod process;
 mod settings;

@@ -44,11 +44,18 @@ pub trait ProcSource: Send + Sync {
     /// Everything but the memory map.
     fn status(&self, process: u32, thread: u32) -> Result<ProcessStatus>;
 
-    /// Shows the areas in ascending order.
-    fn areas(&self, process: u32, show: &mut dyn FnMut(&Area<'_>)) -> Result<()>;
+    /// Shows the areas that end above address `from`, in ascending order, until
+    /// `show` says no.
+    fn areas(&self, process: u32, from: u64, show: &mut dyn FnMut(&Area<'_>) -> bool)
+    -> Result<()>;
 
     /// As [`areas`](Self::areas), with a walk through the page tables.
-    fn area_usage(&self, process: u32, show: &mut dyn FnMut(&Area<'_>, &AreaUsage)) -> Result<()>;
+    fn area_usage(
+        &self,
+        process: u32,
+        from: u64,
+        show: &mut dyn FnMut(&Area<'_>, &AreaUsage) -> bool,
+    ) -> Result<()>;
 
     /// Fills in entries of `pagemap` from the page with this number on (address
     /// divided by 4096); returns how many pages there were before the end of

@@ -1,10 +1,9 @@
-//! Open files of `/proc`: texts, what may be written to them, and `pagemap`.
+//! Open files of `/proc`: texts, and what may be written to them.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use spin::Mutex;
-use zerocopy::IntoBytes;
 
 use super::data::AreaUsage;
 use super::node::{IdentityFile, Node, Owner, ProcessFile, SystemFile};
@@ -70,9 +69,6 @@ impl TextFile {
                 out.push(b'\n');
             }
             ProcessFile::Limits => process::write_limits(out, &source.limits(number)?),
-            ProcessFile::Maps => source.areas(number, &mut |area| maps::write_area(out, area))?,
-            ProcessFile::AreaUsage => source
-                .area_usage(number, &mut |area, usage| maps::write_area_usage(out, area, usage))?,
             ProcessFile::AreaUsageSum => write_sum(source, number, out)?,
             ProcessFile::Mounts => {
                 system::write_mounts(out, &source.mounts(), &source.context(number)?.root);
@@ -94,7 +90,10 @@ impl TextFile {
                 process::write_statm(out, &memory);
             }
             ProcessFile::Status => process::write_status(out, &source.status(number, thread)?),
-            ProcessFile::ClearReferences | ProcessFile::PageMap => return Err(Errno::EINVAL),
+            ProcessFile::ClearReferences
+            | ProcessFile::PageMap
+            | ProcessFile::Maps
+            | ProcessFile::AreaUsage => return Err(Errno::EINVAL),
         }
         Ok(())
     }
@@ -138,10 +137,11 @@ fn parse_signed(text: &[u8]) -> Option<i32> {
 fn write_sum(source: &dyn ProcSource, number: u32, out: &mut Vec<u8>) -> Result<()> {
     let mut bounds: Option<(u64, u64)> = None;
     let mut sum = AreaUsage::default();
-    source.area_usage(number, &mut |area, usage| {
+    source.area_usage(number, 0, &mut |area, usage| {
         let start = bounds.map_or(area.start, |(start, _)| start);
         bounds = Some((start, area.end));
         sum.add(usage);
+        true
     })?;
     if let Some((start, end)) = bounds {
         maps::write_rollup(out, start, end, &sum);
@@ -254,54 +254,6 @@ impl File for TextFile {
         self.accept(bytes[..length].trim_ascii())?;
         source.skip(count - length);
         Ok(count)
-    }
-
-    fn seeking(&self) -> Seeking {
-        Seeking::Positioned
-    }
-}
-
-/// `pagemap`: eight bytes for each page of the address space.
-pub(super) struct PageMapFile {
-    source: Arc<dyn ProcSource>,
-    process: u32,
-}
-
-impl PageMapFile {
-    pub(super) const fn new(source: Arc<dyn ProcSource>, process: u32) -> Self {
-        Self { source, process }
-    }
-}
-
-impl File for PageMapFile {
-    fn read(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
-        const ENTRY: u64 = 8;
-        let wanted = sink.remaining();
-        if !offset.is_multiple_of(ENTRY) || !wanted.is_multiple_of(8) {
-            return Err(Errno::EINVAL);
-        }
-        let mut entries = [0_u64; 64];
-        let mut page = offset / ENTRY;
-        let mut done = 0;
-        while done < wanted {
-            let count = ((wanted - done) / 8).min(entries.len());
-            let known = self.source.page_map(self.process, page, &mut entries[..count])?;
-            let moved = sink.put(entries[..known.min(count)].as_bytes());
-            done += moved;
-            page += known as u64;
-            if known < count || moved < known * 8 {
-                return if moved == 0 && known > 0 {
-                    moved_or_fault(done, wanted)
-                } else {
-                    Ok(done)
-                };
-            }
-        }
-        Ok(done)
-    }
-
-    fn write(&self, _offset: u64, _source: &mut dyn Source) -> Result<usize> {
-        Err(Errno::EINVAL)
     }
 
     fn seeking(&self) -> Seeking {

@@ -3,12 +3,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::memory_file::{AreaFile, PageMapFile};
 use super::node::{
-    IDENTITY, Node, Owner, PROCESS, ProcessEntry, ProcessLink, ROOT, RootLink, find,
+    IDENTITY, Node, Owner, PROCESS, ProcessEntry, ProcessFile, ProcessLink, ROOT, RootLink, find,
 };
 use super::settings::{Directory, PLACES};
 use super::source::ProcSource;
-use super::text_file::{PageMapFile, TextFile};
+use super::text_file::TextFile;
 use crate::errno::{Errno, Result};
 use crate::file::File;
 use crate::inode::{DeviceNumber, DirectoryEntry, FileKind, Inode, LinkTarget, Metadata, NewNode};
@@ -387,8 +388,12 @@ impl Inode for ProcInode {
     fn open(&self, _flags: u32) -> Result<Option<Arc<dyn File>>> {
         let source = Arc::clone(&self.source);
         Ok(match self.node {
-            Node::File(owner, super::node::ProcessFile::PageMap) => {
+            Node::File(owner, ProcessFile::PageMap) => {
                 Some(Arc::new(PageMapFile::new(source, owner.process)))
+            }
+            Node::File(owner, file @ (ProcessFile::Maps | ProcessFile::AreaUsage)) => {
+                let with_usage = file == ProcessFile::AreaUsage;
+                Some(Arc::new(AreaFile::new(source, owner.process, with_usage)))
             }
             node if kind_of(node) == FileKind::Regular => {
                 Some(Arc::new(TextFile::new(source, node)))

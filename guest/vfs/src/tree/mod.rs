@@ -70,7 +70,7 @@ impl Vfs {
         Self {
             platform,
             mounts: MountTable::new(3),
-            root: Mount::detached(1, "rootfs", file_system),
+            root: Mount::detached(1, "tmpfs", file_system),
             anonymous: Mount::detached(2, "none", Arc::new(AnonymousFs)),
             devices: Mutex::new(BTreeMap::new()),
             names: Mutex::new(()),

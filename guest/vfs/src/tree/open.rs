@@ -5,14 +5,14 @@ use alloc::sync::Arc;
 use super::create::permissions;
 use super::{Vfs, existing};
 use crate::abi::{
-    O_ACCMODE, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_TMPFILE,
-    O_TRUNC,
+    NAME_MAX, O_ACCMODE, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY,
+    O_RDWR, O_TMPFILE, O_TRUNC,
 };
 use crate::dentry::Dentry;
 use crate::errno::{Errno, Result};
 use crate::file::File;
 use crate::inode::{FileKind, NewNode};
-use crate::open_file::OpenFile;
+use crate::open_file::{O_LARGEFILE, OpenFile};
 use crate::path::{Followed, FsContext, Last, PathNode};
 
 /// `__O_TMPFILE` without the directory bit that always goes with it.
@@ -180,6 +180,22 @@ impl Vfs {
                 return Ok((node, false));
             }
         }
+    }
+
+    /// `memfd_create`: a file without a name in the tmpfs at `home`, shown as
+    /// `memfd:` and `label`.
+    pub fn memory_file(&self, home: &PathNode, label: &[u8]) -> Result<Arc<OpenFile>> {
+        // What is left of a name after `memfd:`.
+        if label.len() > NAME_MAX - b"memfd:".len() {
+            return Err(Errno::EINVAL);
+        }
+        let inode = home.mount.root.inode().create_unnamed(0o777, false)?;
+        let mut name = b"/memfd:".to_vec();
+        name.extend_from_slice(label);
+        let dentry = Dentry::root(inode, &name, home.mount.file_system.caching());
+        dentry.mark_deleted();
+        let node = PathNode { mount: Arc::clone(&home.mount), dentry };
+        Ok(OpenFile::new(node, None, O_RDWR | O_LARGEFILE))
     }
 
     /// `O_TMPFILE`: a file that never had a name.

@@ -36,9 +36,8 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
                 .map(|milliseconds| time::since_start() + milliseconds * 1_000_000);
             poll(a[0], a[1], deadline)
         }
-        linux::__NR_ppoll => deadline_at(a[2]).and_then(|deadline| {
-            with_mask(a[3], a[4], || poll(a[0], a[1], deadline))
-        }),
+        linux::__NR_ppoll => deadline_at(a[2])
+            .and_then(|deadline| with_mask(a[3], a[4], || poll(a[0], a[1], deadline))),
         linux::__NR_select => select_deadline(a[4]).and_then(|deadline| select(a, deadline)),
         linux::__NR_pselect6 => pselect(a),
         _ => return None,
