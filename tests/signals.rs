@@ -71,4 +71,4 @@ macro_rules! programs {
     };
 }
 
-programs! { exec faults jobs masks pipes queue registers restart stacks threads timers }
+programs! { exec faults hostile jobs masks pipes queue registers restart stacks threads timers }

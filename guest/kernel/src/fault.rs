@@ -79,6 +79,7 @@ pub fn exception(frame: &mut TrapFrame) {
         vector::BREAKPOINT => SignalInfo::kernel(SIGTRAP),
         vector::INVALID_OPCODE | vector::NO_FPU => SignalInfo::fault(SIGILL, 2, at),
         vector::ALIGNMENT => SignalInfo::fault(SIGBUS, 1, 0),
+        vector::STACK | vector::NO_SEGMENT => SignalInfo::kernel(SIGBUS),
         _ => SignalInfo::kernel(SIGSEGV),
     };
     log::debug!("{} at {at:#x}", trap::exception_name(frame.vector));
