@@ -2,7 +2,6 @@
 
 use pagelab_abi::addr::{Frame, GuestVirt};
 use pagelab_mm::frames::FramesError;
-use pagelab_mm::memory::MemoryError;
 use pagelab_mm::{
     Access, AddressSpace, Block, FaultError, FrameInfo, FrameRange, Frames, Layout, Limits,
     Machine, Memory, Metadata, MmError, OutOfMemory,
@@ -20,8 +19,6 @@ const FRAMES: u32 = 16384;
 pub(crate) enum HostError {
     #[error("no frames: {0:?}")]
     Frames(FramesError),
-    #[error("no shared context: {0:?}")]
-    Memory(MemoryError),
     #[error("out of memory before the program began")]
     OutOfMemory,
 }
@@ -57,8 +54,8 @@ impl Host {
         let blocks = Box::leak(vec![Block::default(); need.blocks].into_boxed_slice());
         let frames = Frames::new(info, blocks, &[range]).map_err(HostError::Frames)?;
         let frames = Box::leak(Box::new(frames));
-        let memory =
-            Memory::new(Ram::new(range.end.index()), frames, None).map_err(HostError::Memory)?;
+        let memory = Memory::new(Ram::new(range.end.index()), frames, None);
+        let memory = memory.map_err(|_| HostError::OutOfMemory)?;
         let free = memory.frames.free();
         Ok(Self { memory, free })
     }

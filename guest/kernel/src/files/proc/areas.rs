@@ -19,11 +19,16 @@ struct Named {
     name: Vec<u8>,
 }
 
-/// Calls `show` with each area of a process, as it is and as it is shown.
-pub fn each(process: &Process, mut show: impl FnMut(&AddressSpace, &Area, &Shown<'_>)) {
+/// Calls `show` with each area of a process that ends above `from`, as it is and
+/// as it is shown, until it says no.
+pub fn each(
+    process: &Process,
+    from: u64,
+    mut show: impl FnMut(&AddressSpace, &Area, &Shown<'_>) -> bool,
+) {
     let space = process.space();
     let space = space.lock();
-    for area in space.areas() {
+    for area in space.areas().skip_while(|area| area.end.0 <= from) {
         let named = named(&space, area);
         let mapped = !area.is_anonymous();
         let shown = Shown {
@@ -35,7 +40,9 @@ pub fn each(process: &Process, mut show: impl FnMut(&AddressSpace, &Area, &Shown
             inode: named.inode,
             name: &named.name,
         };
-        show(&space, area, &shown);
+        if !show(&space, area, &shown) {
+            return;
+        }
     }
 }
 

@@ -69,14 +69,24 @@ impl ProcSource for Kernel {
         process_status::status(&*find(process)?, thread)
     }
 
-    fn areas(&self, process: u32, show: &mut dyn FnMut(&Area<'_>)) -> Result<()> {
-        areas::each(&*find_alive(process)?, |_, _, area| show(area));
+    fn areas(
+        &self,
+        process: u32,
+        from: u64,
+        show: &mut dyn FnMut(&Area<'_>) -> bool,
+    ) -> Result<()> {
+        areas::each(&*find_alive(process)?, from, |_, _, area| show(area));
         Ok(())
     }
 
-    fn area_usage(&self, process: u32, show: &mut dyn FnMut(&Area<'_>, &AreaUsage)) -> Result<()> {
-        areas::each(&*find_alive(process)?, |space, area, shown| {
-            show(shown, &areas::usage(&space.stats_of(memory(), area)));
+    fn area_usage(
+        &self,
+        process: u32,
+        from: u64,
+        show: &mut dyn FnMut(&Area<'_>, &AreaUsage) -> bool,
+    ) -> Result<()> {
+        areas::each(&*find_alive(process)?, from, |space, area, shown| {
+            show(shown, &areas::usage(&space.stats_of(memory(), area)))
         });
         Ok(())
     }
