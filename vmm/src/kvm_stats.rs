@@ -85,6 +85,12 @@ impl Snapshot {
         Some(self.get(name)?.saturating_sub(earlier.get(name)?))
     }
 
+    /// Nothing was counted, or nothing was given out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// Names and values, in the kernel's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.values.iter().map(|(name, value)| (name.as_str(), *value))

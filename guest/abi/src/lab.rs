@@ -9,6 +9,7 @@
 //! | `LAB_PORT` | [`DEVICE_ID`] | number of the first shared page: registers them, once |
 //! | `LAB_PORT + 4` | status of the last request | an `OP_*` operation: the doorbell |
 //! | `LAB_PORT + 8` | ABI version | a [`POWER_OFF`] status, for a guest with no shared pages |
+//! | `LAB_PORT + 12` | | anything: the next thing is the first instruction of ring 3 |
 //!
 //! A request is a [`Request`] in the header page: the guest fills it and rings
 //! the doorbell; the host has done it when the `out` instruction is over. It
@@ -29,6 +30,8 @@ pub const PORT_REGISTER: u16 = 0;
 pub const PORT_DOORBELL: u16 = 4;
 /// Port offset of version and plain power-off.
 pub const PORT_POWER: u16 = 8;
+/// Port offset of the mark that ring 3 is about to begin.
+pub const PORT_FIRST_USER: u16 = 12;
 /// Added to a status written to [`PORT_POWER`], so that a stray write is none.
 pub const POWER_OFF: u32 = 0x504c_0000;
 

@@ -173,6 +173,22 @@ impl FpuState {
         &mut self.area()[SOFTWARE]
     }
 
+    /// The arithmetic exceptions in the saved state that are raised and not
+    /// masked, in the bits that x87 and SSE have in common.
+    #[must_use]
+    pub fn unmasked_exceptions(&self, sse: bool) -> u32 {
+        const ALL: u32 = 0x3f;
+        const SSE_MASKS: u32 = 7;
+        let bytes = self.bytes();
+        if sse {
+            let control = word(bytes, MXCSR);
+            return control & ALL & !(control >> SSE_MASKS);
+        }
+        // The control word, and above it the status word.
+        let both = word(bytes, CONTROL_WORD);
+        both >> 16 & ALL & !both
+    }
+
     /// The saved state in the layout of `xsave`, or of `fxsave` without it: what
     /// a signal frame holds.
     #[must_use]

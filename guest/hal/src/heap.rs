@@ -96,10 +96,15 @@ unsafe impl GlobalAlloc for Heap {
         match kind_of(layout) {
             Kind::Small(class) => self.take(class),
             Kind::Frames(frames) => {
-                let run = memory::frames().alloc_run(frames, 1, Use::Kernel);
-                run.map_or(null_mut(), |run| {
+                // One frame is had without a search.
+                let first = if frames == 1 {
+                    memory::frames().alloc(Use::Kernel)
+                } else {
+                    memory::frames().alloc_run(frames, 1, Use::Kernel).map(|run| run.first)
+                };
+                first.map_or(null_mut(), |first| {
                     count(frames as u64 * PAGE_SIZE, true);
-                    (PHYSMAP_BASE + run.first.start().0) as *mut u8
+                    (PHYSMAP_BASE + first.start().0) as *mut u8
                 })
             }
         }

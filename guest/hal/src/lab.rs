@@ -14,8 +14,8 @@ use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::{
     DEVICE_ID, EVENTS_OFFSET, FLAG_EVENTS, FLAG_LOSSLESS, FaultCounters, FrameCounters, Header,
     INPUT_BYTES, INPUT_OFFSET, LAB_MAGIC, MAX_SEGMENTS, OP_COPY_FRAME, OP_DRAIN_EVENTS,
-    OP_INPUT_TAKEN, OP_ZERO_FRAME, PORT_DOORBELL, PORT_POWER, PORT_REGISTER, SHARED_PAGES,
-    SHARED_SIZE, STATUS_OK, Segment,
+    OP_INPUT_TAKEN, OP_ZERO_FRAME, PORT_DOORBELL, PORT_FIRST_USER, PORT_POWER, PORT_REGISTER,
+    SHARED_PAGES, SHARED_SIZE, STATUS_OK, Segment,
 };
 use pagelab_abi::layout::LAB_PORT;
 
@@ -198,7 +198,13 @@ pub fn reach(milestone: Milestone, now: u64) {
     match milestone {
         Milestone::KernelEntry => once!(kernel_entry),
         Milestone::KernelReady => once!(kernel_ready),
-        Milestone::FirstUser => once!(first_user),
+        Milestone::FirstUser => {
+            once!(first_user);
+            if is_present() {
+                // SAFETY: the device only takes note.
+                unsafe { cpu::out32(LAB_PORT + PORT_FIRST_USER, 0) };
+            }
+        }
         Milestone::PowerOff => once!(power_off),
     }
 }

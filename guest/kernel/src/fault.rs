@@ -72,17 +72,30 @@ pub fn exception(frame: &mut TrapFrame) {
     let at = frame.rip;
     let info = match frame.vector as u8 {
         vector::DIVIDE => SignalInfo::fault(SIGFPE, 1, at),
-        vector::X87 | vector::SIMD => SignalInfo::fault(SIGFPE, 7, at),
+        vector::X87 | vector::SIMD => {
+            SignalInfo::fault(SIGFPE, floating_point_code(frame.vector), at)
+        }
         vector::DEBUG => SignalInfo::fault(SIGTRAP, 2, at),
         vector::BREAKPOINT => SignalInfo::kernel(SIGTRAP),
         vector::INVALID_OPCODE | vector::NO_FPU => SignalInfo::fault(SIGILL, 2, at),
         vector::ALIGNMENT => SignalInfo::fault(SIGBUS, 1, 0),
+        vector::STACK | vector::NO_SEGMENT => SignalInfo::kernel(SIGBUS),
         _ => SignalInfo::kernel(SIGSEGV),
     };
     log::debug!("{} at {at:#x}", trap::exception_name(frame.vector));
     let trap = Trap { vector: frame.vector, error_code: frame.error_code, address: 0 };
     signal::force(info, trap);
     before_return(frame, None);
+}
+
+/// Why floating-point arithmetic failed: `FPE_*`.
+fn floating_point_code(number: u64) -> i32 {
+    const INVALID: i32 = 7;
+    const CODES: [(u32, i32); 5] = [(0x01, INVALID), (0x04, 3), (0x08, 4), (0x12, 5), (0x20, 6)];
+    let thread = scheduler::current();
+    thread.save_user_state();
+    let raised = thread.user.lock().fpu.unmasked_exceptions(number == u64::from(vector::SIMD));
+    CODES.into_iter().find(|(bits, _)| raised & bits != 0).map_or(INVALID, |(_, code)| code)
 }
 
 fn access_of(error_code: u64) -> Access {

@@ -1,6 +1,6 @@
 //! The areas of an address space, in order of address.
 //!
-//! A list of leaves with up to [`LEAF_AREAS`] areas each. Finding an address is
+//! A list of leaves with up to `LEAF_AREAS` areas each. Finding an address is
 //! two binary searches (or none, if it lies in the area that was found last);
 //! each leaf knows its largest gap, so that a search for room passes over it
 //! in one step. Inserting moves at most one leaf's areas.
@@ -127,7 +127,27 @@ impl Areas {
     /// The area that holds `address`.
     #[inline]
     pub fn containing(&self, address: GuestVirt) -> Option<Place> {
-        self.find(address).filter(|&place| self.get(place).start <= address)
+        self.lookup(address).map(|(place, _)| place)
+    }
+
+    /// The area that holds `address`, and its place. Every fault starts here, most
+    /// of them in the area of the last one.
+    #[inline(always)]
+    pub fn lookup(&self, address: GuestVirt) -> Option<(Place, &Area)> {
+        if let Some(last) = self.last.get() {
+            let area = self.get(last);
+            if area.contains(address) {
+                return Some((last, area));
+            }
+        }
+        self.search(address)
+    }
+
+    #[inline(never)]
+    fn search(&self, address: GuestVirt) -> Option<(Place, &Area)> {
+        let place = self.find(address)?;
+        let area = self.get(place);
+        (area.start <= address).then_some((place, area))
     }
 
     /// The area at a place.
@@ -229,14 +249,30 @@ impl Areas {
         let area = self.leaves[place.leaf].areas.remove(place.slot);
         if self.leaves[place.leaf].areas.is_empty() {
             let leaf = self.leaves.remove(place.leaf);
-            if self.spare.len() < self.spare.capacity() {
-                self.spare.push(leaf.areas);
-            }
+            self.keep_spare(leaf.areas);
+        } else {
+            self.join_with_next(place.leaf);
         }
         if place.leaf < self.leaves.len() {
             self.measure_from(place.leaf);
         }
         area
+    }
+
+    /// Makes one leaf of two that hold little. Places up to this leaf stay valid.
+    fn join_with_next(&mut self, leaf: usize) {
+        let Some(next) = self.leaves.get(leaf + 1) else { return };
+        if self.leaves[leaf].areas.len() + next.areas.len() <= LEAF_AREAS / 2 {
+            let mut next = self.leaves.remove(leaf + 1);
+            self.leaves[leaf].areas.append(&mut next.areas);
+            self.keep_spare(next.areas);
+        }
+    }
+
+    fn keep_spare(&mut self, leaf: Vec<Area>) {
+        if self.spare.len() < self.spare.capacity() {
+            self.spare.push(leaf);
+        }
     }
 
     /// The highest start of a gap-free `length` bytes between `low` and `high`:

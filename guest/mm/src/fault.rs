@@ -100,15 +100,13 @@ impl AddressSpace {
         address: GuestVirt,
         access: Access,
     ) -> Result<Resolved, FaultError> {
-        let mut grew = false;
-        let place = match self.areas.containing(address) {
-            Some(place) => place,
+        let (place, area, grew) = match self.areas.lookup(address) {
+            Some((place, area)) => (place, *area, false),
             None => {
-                grew = true;
-                self.grow_stack(memory, address)?
+                let place = self.grow_stack(memory, address)?;
+                (place, *self.areas.get(place), true)
             }
         };
-        let area = *self.areas.get(place);
         if !allows(area.protection, access) {
             return Err(FaultError::Forbidden);
         }
@@ -120,7 +118,7 @@ impl AddressSpace {
         if entry.is_present() {
             self.fault_present(&fault, entry)
         } else {
-            match area.backing {
+            match fault.area.backing {
                 Backing::Anonymous if access.write => self.demand_zero(&fault),
                 Backing::Anonymous => Ok(self.map_zero_page(&fault)),
                 Backing::Object(object) => self.fault_object(&fault, object),

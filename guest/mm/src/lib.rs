@@ -25,7 +25,8 @@
 //! # How a kernel uses it
 //!
 //! At boot: carve zeroed metadata for [`Frames`] out of memory, then make the
-//! one [`Memory`] with the kernel's [`Machine`] and root table.
+//! one [`Memory`] with the kernel's [`Machine`] and root table. Neither needs a
+//! heap, so the heap can take its pages from [`Memory::frames`].
 //!
 //! ```text
 //! let frames = Frames::new(info, blocks, &ranges)?;

@@ -17,7 +17,7 @@ pub trait Machine {
 
     /// Sets entry `index` (below 512) of the table in frame `table`.
     ///
-    /// Only [`crate::live`] and [`crate::table`] write entries that a
+    /// Only the modules `live` and `table` write entries that a
     /// processor may be using.
     fn write_entry(&self, table: Frame, index: usize, entry: Entry);
 

@@ -212,7 +212,10 @@ impl AddressSpace {
         });
     }
 
-    /// Takes pages out of the object behind a shared mapping.
+    /// Takes pages out of the object behind a shared mapping. A kernel that wants
+    /// them gone from other address spaces too, as on Linux, calls
+    /// [`AddressSpace::unmap_object`] for those first: a page that is still
+    /// mapped stays, as zeros.
     fn advise_remove<M: Machine>(
         &mut self,
         memory: &Memory<M>,

@@ -1,7 +1,5 @@
 //! What all address spaces share.
 
-use alloc::vec::Vec;
-
 use pagelab_abi::addr::Frame;
 use pagelab_paging::Entry;
 use pagelab_paging::entry::ENTRIES;
@@ -15,6 +13,19 @@ use crate::object::{ObjectId, Objects};
 /// First entry of a root that belongs to the kernel.
 const KERNEL_HALF: usize = ENTRIES / 2;
 
+/// How many entries of the kernel's half may be present: each is 512 GiB of
+/// addresses, so even 16 TiB of memory are mapped by 32.
+const MAX_KERNEL_ENTRIES: usize = 48;
+
+/// Why [`Memory::new`] fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryError {
+    /// There is no frame for the zero page.
+    OutOfMemory,
+    /// The kernel's root has more entries than can be kept.
+    TooManyKernelEntries,
+}
+
 /// Machine, frames, objects and promises: the context of every operation. The
 /// kernel has one.
 pub struct Memory<M> {
@@ -27,34 +38,39 @@ pub struct Memory<M> {
     /// Promised memory.
     pub commit: Commit,
     zero_page: Frame,
-    kernel_half: Vec<(usize, Entry)>,
+    /// The kernel's entries by index; the rest is not present.
+    kernel_half: [(usize, Entry); MAX_KERNEL_ENTRIES],
 }
 
 impl<M: Machine> Memory<M> {
     /// Makes the zero page and notes the kernel's entries of `kernel_root`,
-    /// which every address space gets; they must not change afterwards.
+    /// which every address space gets; they must not change afterwards. Takes
+    /// nothing from the heap, which may itself need `frames`.
     ///
     /// # Errors
     ///
-    /// If there is no memory.
+    /// See [`MemoryError`].
     pub fn new(
         machine: M,
         frames: &'static Frames,
         kernel_root: Option<Frame>,
-    ) -> Result<Self, OutOfMemory> {
-        let zero_page = frames.alloc_zeroed(&machine, Use::Special).ok_or(OutOfMemory)?;
-        let mut kernel_half = Vec::new();
-        if let Some(root) = kernel_root {
-            for index in KERNEL_HALF..ENTRIES {
-                let entry = machine.read_entry(root, index);
-                if entry.is_present() {
-                    kernel_half.try_reserve(1)?;
-                    kernel_half.push((index, entry));
-                }
+    ) -> Result<Self, MemoryError> {
+        let zero_page =
+            frames.alloc_zeroed(&machine, Use::Special).ok_or(MemoryError::OutOfMemory)?;
+        let mut kernel_half = [(KERNEL_HALF, Entry::EMPTY); MAX_KERNEL_ENTRIES];
+        let mut slots = kernel_half.iter_mut();
+        for index in KERNEL_HALF..ENTRIES {
+            let entry = kernel_root.map_or(Entry::EMPTY, |root| machine.read_entry(root, index));
+            if entry.is_present() {
+                *slots.next().ok_or(MemoryError::TooManyKernelEntries)? = (index, entry);
             }
         }
         let commit = Commit::new(frames.counters().total);
         Ok(Self { machine, frames, objects: Objects::new(), commit, zero_page, kernel_half })
+    }
+
+    fn kernel_entries(&self) -> impl Iterator<Item = &(usize, Entry)> {
+        self.kernel_half.iter().take_while(|(_, entry)| entry.is_present())
     }
 
     /// The frame of zeros that every first read of anonymous memory shows.
@@ -65,7 +81,7 @@ impl<M: Machine> Memory<M> {
     /// A new root with the kernel's half filled in.
     pub(crate) fn new_root(&self) -> Result<Frame, OutOfMemory> {
         let root = self.frames.alloc_zeroed(&self.machine, Use::Table).ok_or(OutOfMemory)?;
-        for &(index, entry) in &self.kernel_half {
+        for &(index, entry) in self.kernel_entries() {
             self.machine.write_entry(root, index, entry);
         }
         Ok(root)
@@ -73,7 +89,7 @@ impl<M: Machine> Memory<M> {
 
     /// Releases a root below which nothing is mapped any more.
     pub(crate) fn release_root(&self, root: Frame) {
-        for &(index, _) in &self.kernel_half {
+        for &(index, _) in self.kernel_entries() {
             self.machine.write_entry(root, index, Entry::EMPTY);
         }
         self.frames.hold().release_zeroed(&self.machine, root);

@@ -4,7 +4,7 @@
 //! An object has at most one frame per page, however many map it. The frame has
 //! one owner for the object itself and one for each entry that maps it, so it
 //! stays as long as either wants it. Pages are found through an index
-//! ([`crate::object_index`]) whose tables are frames: growing it takes nothing
+//! (`object_index`) whose tables are frames: growing it takes nothing
 //! from the heap.
 //!
 //! Who has an object holds a reference: its creator one, each area one. With

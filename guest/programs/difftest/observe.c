@@ -148,6 +148,17 @@ static void print_field(const char *text)
     print("\n");
 }
 
+/* Soft-dirty is shown by kernels that were built to track it only. */
+static void drop_soft_dirty(char *line)
+{
+    char *at = line;
+
+    while (*at && !(starts_with(at, " sd") && (at[3] == ' ' || !at[3] || at[3] == '\n')))
+        at++;
+    for (; at[0] && at[1] && at[2]; at++)
+        at[0] = at[3];
+}
+
 /* Of a shared mapping only that is shown which does not depend on how many of
  * its pages have been entered in the page table. Accessed bits are left out:
  * the kernel may clear them whenever it looks for memory. */
@@ -159,6 +170,8 @@ static void take_smaps_field(const struct mapping *mapping)
         "Private_Clean:", "Private_Dirty:", "Anonymous:",
     };
 
+    if (starts_with(reader.line, "VmFlags:"))
+        drop_soft_dirty(reader.line);
     for (size_t i = 0; i < LENGTH(always); i++)
         if (starts_with(reader.line, always[i]))
             print_field(reader.line);

@@ -54,7 +54,8 @@ impl Host {
         let blocks = Box::leak(vec![Block::default(); need.blocks].into_boxed_slice());
         let frames = Frames::new(info, blocks, &[range]).map_err(HostError::Frames)?;
         let frames = Box::leak(Box::new(frames));
-        let memory = Memory::new(Ram::new(range.end.index()), frames, None)?;
+        let memory = Memory::new(Ram::new(range.end.index()), frames, None);
+        let memory = memory.map_err(|_| HostError::OutOfMemory)?;
         let free = memory.frames.free();
         Ok(Self { memory, free })
     }

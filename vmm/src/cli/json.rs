@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Failure;
 use super::report::leaked;
 use crate::devices::shared::Snapshot;
+use crate::kvm_stats;
 use crate::machine::Finished;
 use crate::stop::STATUS_LAB_FAILED;
 
@@ -31,6 +32,8 @@ struct Report<'a> {
     unanswered_accesses: u64,
     /// KVM's own statistics, as many as this host's gives out.
     kvm: BTreeMap<&'a str, u64>,
+    /// The same when ring 3 was about to begin.
+    kvm_before_ring3: BTreeMap<&'a str, u64>,
     events_delivered: u64,
     events_lost: u64,
     guest: Option<GuestReport<'a>>,
@@ -102,8 +105,8 @@ fn guest_report(finished: &Finished, counters: &Snapshot) -> GuestReport<'static
     }
 }
 
-fn statistics(finished: &Finished) -> BTreeMap<&'static str, u64> {
-    let value = |name| Some((name, finished.statistics.get(name)?));
+fn statistics(counted: &kvm_stats::Snapshot) -> BTreeMap<&'static str, u64> {
+    let value = |name| Some((name, counted.get(name)?));
     STATISTICS.into_iter().filter_map(value).collect()
 }
 
@@ -119,7 +122,8 @@ pub(super) fn write(path: &Path, finished: &Finished) -> Result<(), Failure> {
         port_exits: finished.exits.port,
         mmio_exits: finished.exits.mmio,
         unanswered_accesses: finished.exits.unanswered,
-        kvm: statistics(finished),
+        kvm: statistics(&finished.statistics.at_end),
+        kvm_before_ring3: statistics(&finished.statistics.before_programs),
         events_delivered: finished.events.0,
         events_lost: finished.events.1,
         guest: finished.counters.as_ref().map(|counters| guest_report(finished, counters)),

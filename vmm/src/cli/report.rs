@@ -159,9 +159,13 @@ pub(super) fn print_tour(finished: &Finished) {
 /// What KVM counted, where it gives that out.
 fn second_level(finished: &Finished) -> String {
     let mut text = String::new();
-    let value = |name| finished.statistics.get(name);
+    let value = |name| finished.statistics.at_end.get(name);
     if let (Some(exits), Some(emulated)) = (value("exits"), value("insn_emulation")) {
-        let _ = writeln!(text, "KVM: {exits} exits, {emulated} guest instructions emulated");
+        let _ = write!(text, "KVM: {exits} exits, {emulated} guest instructions emulated");
+        let _ = match finished.statistics.before_programs.get("insn_emulation") {
+            Some(before) => writeln!(text, ", {before} of them before ring 3 began"),
+            None => writeln!(text),
+        };
     }
     if let (Some(taken), Some(fixed), Some(guest)) =
         (value("pf_taken"), value("pf_fixed"), value("pf_guest"))

@@ -26,11 +26,10 @@ use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::devices::shared::SharedPages;
-use crate::kvm_stats::Snapshot;
 use crate::machine::observer::Events;
 use crate::stop::StopReason;
 use crate::vstate::KvmError;
-use crate::vstate::vcpu::{ExitCounts, VcpuEnd, VcpuHandle};
+use crate::vstate::vcpu::{ExitCounts, Statistics, VcpuEnd, VcpuHandle};
 
 /// Why the loop cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +82,7 @@ pub(crate) struct LoopInput<'a> {
 pub(crate) struct LoopEnd {
     pub(crate) reason: StopReason,
     pub(crate) exits: ExitCounts,
-    pub(crate) statistics: Snapshot,
+    pub(crate) statistics: Statistics,
     pub(crate) entered: Instant,
 }
 
@@ -204,7 +203,7 @@ fn finish(manager: &mut Manager, verdict: &Verdict, vcpu: VcpuHandle, cause: Cau
             return LoopEnd {
                 reason: explain(cause, None).unwrap_or(StopReason::VcpuLost(what)),
                 exits: ExitCounts::default(),
-                statistics: Snapshot::default(),
+                statistics: Statistics::default(),
                 entered: asked,
             };
         }
@@ -223,7 +222,7 @@ fn finish(manager: &mut Manager, verdict: &Verdict, vcpu: VcpuHandle, cause: Cau
         Err(what) => LoopEnd {
             reason: StopReason::VcpuLost(what),
             exits: ExitCounts::default(),
-            statistics: Snapshot::default(),
+            statistics: Statistics::default(),
             entered: asked,
         },
     }

@@ -20,13 +20,13 @@ use crate::devices::output::HostOutput;
 use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
 use crate::event_loop::{self, LoopError, LoopInput};
-use crate::kvm_stats;
+
 use crate::layout::SERIAL_PORT_COUNT;
 use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
 use crate::stop::StopReason;
 use crate::timings::{self, Moment};
-use crate::vstate::vcpu::{ExitCounts, Vcpu};
+use crate::vstate::vcpu::{ExitCounts, Statistics, Vcpu};
 use crate::vstate::vm::{self, Vm};
 use crate::vstate::{KvmError, entry};
 
@@ -89,7 +89,7 @@ pub struct Finished {
     /// How often the guest left for user space.
     pub exits: ExitCounts,
     /// What KVM counted for the processor.
-    pub statistics: kvm_stats::Snapshot,
+    pub statistics: Statistics,
     /// Frequency of the guest's time-stamp counter in kHz, 0 if unknown.
     pub tsc_khz: u64,
     /// From the call of [`run`] to the first entry into the guest.

@@ -22,6 +22,8 @@ use std::time::Instant;
 
 use kvm_bindings::kvm_run;
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use pagelab_abi::lab::PORT_FIRST_USER;
+use pagelab_abi::layout::LAB_PORT;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
@@ -80,6 +82,16 @@ pub struct ExitCounts {
     pub unanswered: u64,
 }
 
+/// What KVM counted for the processor; empty on a host whose KVM gives nothing
+/// out.
+#[derive(Clone, Debug, Default)]
+pub struct Statistics {
+    /// When ring 3 was about to begin; empty if it never was.
+    pub before_programs: Snapshot,
+    /// At the end.
+    pub at_end: Snapshot,
+}
+
 /// How a vCPU's thread ended.
 #[derive(Debug)]
 pub struct VcpuEnd {
@@ -89,8 +101,8 @@ pub struct VcpuEnd {
     pub registers: Box<Registers>,
     /// Its exits.
     pub exits: ExitCounts,
-    /// What KVM counted; empty on a host whose KVM gives nothing out.
-    pub statistics: Snapshot,
+    /// What KVM counted.
+    pub statistics: Statistics,
     /// When the guest was entered for the first time.
     pub entered: Instant,
 }
@@ -102,6 +114,8 @@ pub struct Vcpu {
     mmio: Bus,
     stop: Arc<AtomicBool>,
     exits: ExitCounts,
+    /// What KVM had counted when ring 3 was about to begin.
+    before_programs: Snapshot,
 }
 
 impl Vcpu {
@@ -114,7 +128,14 @@ impl Vcpu {
     pub fn new(vm: &Vm, ports: Bus, mmio: Bus, stop: Arc<AtomicBool>) -> Result<Self, KvmError> {
         let fd = vm.fd().create_vcpu(0).map_err(failed("create a processor"))?;
         fd.set_cpuid2(vm.cpuid()).map_err(failed("set the processor's features"))?;
-        Ok(Self { fd, ports, mmio, stop, exits: ExitCounts::default() })
+        Ok(Self {
+            fd,
+            ports,
+            mmio,
+            stop,
+            exits: ExitCounts::default(),
+            before_programs: Snapshot::default(),
+        })
     }
 
     /// Frequency of the time-stamp counter in kHz, 0 if KVM does not know.
@@ -169,12 +190,18 @@ impl Vcpu {
         let registers = Box::new(registers::read(&self.fd));
         // Opened only now, so that it costs the start nothing: KVM has counted
         // since the processor was made.
+        let at_end = self.statistics();
+        let statistics = Statistics { before_programs: self.before_programs, at_end };
+        VcpuEnd { reason, registers, exits: self.exits, statistics, entered }
+    }
+
+    /// What KVM has counted until now.
+    fn statistics(&self) -> Snapshot {
         let statistics = KvmStats::open(&self.fd).and_then(|stats| stats.read());
-        let statistics = statistics.unwrap_or_else(|error| {
+        statistics.unwrap_or_else(|error| {
             log::debug!("{error}");
             Snapshot::default()
-        });
-        VcpuEnd { reason, registers, exits: self.exits, statistics, entered }
+        })
     }
 
     /// Runs until the guest ends or the stop flag is set (then without reason).
@@ -194,6 +221,9 @@ impl Vcpu {
             Ok(VcpuExit::IoOut(port, data)) => {
                 self.exits.port += 1;
                 let flow = self.ports.write(port.into(), data);
+                if port == LAB_PORT + PORT_FIRST_USER && self.before_programs.is_empty() {
+                    self.before_programs = self.statistics();
+                }
                 return self.continue_or_end(flow);
             }
             Ok(VcpuExit::IoIn(port, data)) => {

@@ -10,6 +10,7 @@ use pagelab_hal::time;
 
 use super::scheduler;
 use super::thread::{Thread, Tid};
+use crate::signal;
 
 /// Who sleeps until when (nanoseconds since the start).
 static SLEEPERS: Lock<BTreeMap<(u64, Tid), Arc<Thread>>> = Lock::new(BTreeMap::new());
@@ -159,12 +160,18 @@ fn wait_in<T>(
         }
         let key = {
             let this = scheduler::current();
-            let cut = match cut_short {
-                CutShort::BySignals => this.attention.load(Ordering::Relaxed),
-                CutShort::ByTheEnd => this.process.ending.lock().is_some(),
-            };
-            if cut {
-                return Err(NotYet::Interrupted);
+            match cut_short {
+                CutShort::BySignals if this.attention.load(Ordering::Relaxed) => {
+                    if signal::cuts_short(&this) {
+                        return Err(NotYet::Interrupted);
+                    }
+                    // Meanwhile the process may have stopped and gone on.
+                    continue;
+                }
+                CutShort::ByTheEnd if this.process.ending.lock().is_some() => {
+                    return Err(NotYet::Interrupted);
+                }
+                CutShort::BySignals | CutShort::ByTheEnd => {}
             }
             if deadline.is_some_and(|moment| moment <= time::since_start()) {
                 return Err(NotYet::TimedOut);

@@ -37,7 +37,7 @@ pub fn before_return(frame: &mut TrapFrame, mut interrupted: Option<Interrupted>
         if is_ending(&thread) {
             return;
         }
-        if thread.process.signals.job.lock().is_stopped() {
+        if thread.process.signals.is_stopped() {
             stop::wait_while_stopped(&thread);
         } else if let Some(info) = take(&thread) {
             act(&thread, frame, info, &mut interrupted);
@@ -53,6 +53,37 @@ pub fn before_return(frame: &mut TrapFrame, mut interrupted: Option<Interrupted>
             }
             if !thread.attention.load(Ordering::Relaxed) {
                 return;
+            }
+        }
+    }
+}
+
+/// Whether a thread's sleep must end for a signal: a handler is to run, or the
+/// thread ends. A signal that only stops the process does so here, and the sleep
+/// goes on with the process.
+pub fn cuts_short(thread: &Arc<Thread>) -> bool {
+    loop {
+        if is_ending(thread) {
+            return true;
+        }
+        if thread.process.signals.is_stopped() {
+            stop::wait_while_stopped(thread);
+            // What is waited for may have come: that is looked for first.
+            refresh_attention(thread);
+            return false;
+        }
+        let wanted = SignalSet::ALL.without(thread.signals.mask());
+        let own = thread.signals.pending.lock().next(wanted);
+        let next = own.or_else(|| thread.process.signals.pending.lock().next(wanted));
+        let Some(signal) = next else {
+            refresh_attention(thread);
+            return false;
+        };
+        match thread.process.signals.action(signal).effect(signal) {
+            Effect::Handle | Effect::End => return true,
+            effect => {
+                take(thread);
+                stop_if_wanted(thread, signal, effect);
             }
         }
     }
@@ -85,14 +116,8 @@ fn act(
     let process = &thread.process;
     let action = process.signals.action(signal);
     match action.effect(signal) {
-        Effect::Nothing => {}
+        effect @ (Effect::Nothing | Effect::Stop) => stop_if_wanted(thread, signal, effect),
         Effect::End => end(thread, frame, signal),
-        Effect::Stop => {
-            let group = process.family.lock().group;
-            if signal == SIGSTOP || !stop::is_orphaned(group) {
-                stop::stop(process, signal);
-            }
-        }
         Effect::Handle => {
             if action.flags().contains(ActionFlags::RESET) {
                 process.signals.set_action(signal, Action::default());
@@ -107,6 +132,16 @@ fn act(
                 no_place_for_frame(thread, frame, signal);
             }
         }
+    }
+}
+
+/// The effect of a signal that neither ends the process nor has a handler. A
+/// process that nobody could make go on is stopped by SIGSTOP only.
+fn stop_if_wanted(thread: &Thread, signal: u8, effect: Effect) {
+    let process = &thread.process;
+    let group = process.family.lock().group;
+    if effect == Effect::Stop && (signal == SIGSTOP || !stop::is_orphaned(group)) {
+        stop::stop(process, signal);
     }
 }
 

@@ -62,7 +62,7 @@ mod stack;
 pub mod stop;
 pub mod timer;
 
-pub use self::deliver::before_return;
+pub use self::deliver::{before_return, cuts_short};
 pub use self::info::{SignalInfo, child_change};
 pub use self::send::{force, retarget, send_to_process, send_to_thread, to_group};
 
@@ -135,8 +135,6 @@ pub struct ThreadSignals {
     stack: Lock<AlternateStack>,
     /// The last fault that became a signal.
     trap: Lock<Trap>,
-    /// What `restart_syscall` goes on with.
-    sleep: Lock<Option<Sleep>>,
 }
 
 /// What the processor said of a fault, for the handler's eyes.
@@ -148,16 +146,6 @@ pub struct Trap {
     pub error_code: u64,
     /// The address of a page fault.
     pub address: u64,
-}
-
-/// A sleep that a signal without a handler has cut short.
-#[derive(Clone, Copy, Debug)]
-pub struct Sleep {
-    /// Its end, in nanoseconds since the start.
-    pub moment: u64,
-    /// Where to store what is left when a handler ends it for good; 0 for
-    /// nowhere.
-    pub remaining: u64,
 }
 
 /// A system call that a signal has cut short and that may begin anew.
@@ -273,16 +261,6 @@ impl ThreadSignals {
     fn keeps(&self, signal: u8) -> bool {
         self.mask().contains(signal)
             || SignalSet(self.awaited.load(Ordering::Relaxed)).contains(signal)
-    }
-
-    /// Notes a sleep for `restart_syscall`.
-    pub fn keep_sleep(&self, sleep: Sleep) {
-        *self.sleep.lock() = Some(sleep);
-    }
-
-    /// The sleep that was noted last.
-    pub fn take_sleep(&self) -> Option<Sleep> {
-        self.sleep.lock().take()
     }
 }
 

@@ -3,7 +3,8 @@
 //! A standard signal (below [`FIRST_REALTIME`]) is pending once however often it
 //! is sent, with the first sender's information. A real-time signal is pending
 //! as often as it was sent, in order. The queue is bounded: what does not fit
-//! is refused, or for standard signals remembered without its information.
+//! is refused, or for standard signals remembered without its information. So
+//! it is when memory has run out.
 
 use alloc::collections::VecDeque;
 
@@ -39,7 +40,7 @@ impl Pending {
         if signal < FIRST_REALTIME && self.set.contains(signal) {
             return Ok(());
         }
-        if self.queue.len() < most {
+        if self.queue.len() < most && self.queue.try_reserve(1).is_ok() {
             self.queue.push_back(info);
         } else if signal >= FIRST_REALTIME && info.code != code::USER {
             return Err(QueueFull);
@@ -48,9 +49,9 @@ impl Pending {
         Ok(())
     }
 
-    /// Takes the signal out that comes next among `wanted`: those that the
-    /// program itself caused, then the lowest.
-    pub fn take(&mut self, wanted: SignalSet) -> Option<SignalInfo> {
+    /// The signal that comes next among `wanted`: those that the program itself
+    /// caused, then the lowest.
+    pub fn next(&self, wanted: SignalSet) -> Option<u8> {
         const SYNCHRONOUS: SignalSet = SignalSet::of(&[
             super::SIGSEGV,
             super::SIGBUS,
@@ -60,7 +61,12 @@ impl Pending {
             super::SIGSYS,
         ]);
         let ready = self.set.and(wanted);
-        let signal = ready.and(SYNCHRONOUS).first().or(ready.first())?;
+        ready.and(SYNCHRONOUS).first().or(ready.first())
+    }
+
+    /// Takes that signal out.
+    pub fn take(&mut self, wanted: SignalSet) -> Option<SignalInfo> {
+        let signal = self.next(wanted)?;
         let place = self.queue.iter().position(|info| info.signal() == signal);
         let info = place.and_then(|place| self.queue.remove(place));
         if !self.queue.iter().any(|info| info.signal() == signal) {

@@ -38,9 +38,6 @@ pub enum Failure {
     Restart,
     /// A signal came. The call begins anew if there is no handler for it.
     RestartUnlessHandled,
-    /// A signal came. If there is no handler for it, `restart_syscall` goes on
-    /// with the sleep that the thread has noted.
-    Resume,
 }
 
 impl From<Errno> for Failure {
@@ -71,8 +68,6 @@ pub fn system_call(frame: &mut TrapFrame) {
         }
         Err(failure) => {
             frame.rax = Errno::EINTR.as_return_value() as u64;
-            let resumes = failure == Failure::Resume;
-            let number = if resumes { u64::from(linux::__NR_restart_syscall) } else { number };
             Some(Interrupted { number, if_handled: failure == Failure::Restart })
         }
     };
@@ -120,8 +115,7 @@ fn dispatch(frame: &mut TrapFrame, number: u64, a: &Arguments) -> Outcome {
         | linux::__NR_mremap..=linux::__NR_madvise
         | linux::__NR_mlock..=linux::__NR_munlockall
         | linux::__NR_mlock2 => memory::dispatch(call, a),
-        linux::__NR_restart_syscall
-        | linux::__NR_nanosleep
+        linux::__NR_nanosleep
         | linux::__NR_clock_gettime
         | linux::__NR_clock_getres
         | linux::__NR_clock_nanosleep

@@ -5,10 +5,9 @@ use pagelab_abi::addr::GuestVirt;
 use pagelab_hal::time;
 use pagelab_vfs::Errno;
 
-use super::{Arguments, Failure, Outcome, int};
+use super::{Arguments, Outcome, int};
 use crate::process::sleep::{NotYet, wait_alone};
 use crate::process::{exit, scheduler};
-use crate::signal::Sleep;
 use crate::user;
 
 const SECOND: u64 = 1_000_000_000;
@@ -39,10 +38,6 @@ pub fn dispatch(call: u32, a: &Arguments) -> Outcome {
             let length = nanoseconds(GuestVirt(a[0]))?;
             sleep_until(time::since_start().saturating_add(length), GuestVirt(a[1]))
         }
-        linux::__NR_restart_syscall => {
-            let sleep = scheduler::current().signals.take_sleep().ok_or(Errno::EINTR)?;
-            sleep_until(sleep.moment, GuestVirt(sleep.remaining))
-        }
         _ => clock_nanosleep(a),
     }
 }
@@ -56,15 +51,10 @@ fn clock_nanosleep(a: &Arguments) -> Outcome {
         return sleep_until(time::since_start().saturating_add(given), GuestVirt(a[3]));
     }
     let wall = clock == linux::CLOCK_REALTIME as i32;
-    let moment = if wall { from_wall_clock(given) } else { given };
-    match wait_alone::<()>(Some(moment), || None) {
-        Err(NotYet::Interrupted) => Err(Failure::RestartUnlessHandled),
-        Ok(()) | Err(NotYet::TimedOut) => Ok(0),
-    }
+    sleep_until(if wall { from_wall_clock(given) } else { given }, GuestVirt(0))
 }
 
-/// Sleeps; what is left when a signal comes goes to `remaining`. Without a
-/// handler the sleep goes on then.
+/// Sleeps; what is left when a signal comes goes to `remaining`.
 fn sleep_until(moment: u64, remaining: GuestVirt) -> Outcome {
     match wait_alone::<()>(Some(moment), || None) {
         Err(NotYet::Interrupted) => {
@@ -72,9 +62,7 @@ fn sleep_until(moment: u64, remaining: GuestVirt) -> Outcome {
             if remaining.0 != 0 {
                 write_timespec(remaining, left)?;
             }
-            let sleep = Sleep { moment, remaining: remaining.0 };
-            scheduler::current().signals.keep_sleep(sleep);
-            Err(Failure::Resume)
+            Err(Errno::EINTR.into())
         }
         Ok(()) | Err(NotYet::TimedOut) => Ok(0),
     }

@@ -8,6 +8,7 @@
 )]
 #![allow(unreachable_pub, missing_docs, reason = "modules of one test program")]
 
+mod areas;
 mod calls;
 mod check;
 mod faults;
@@ -19,3 +20,4 @@ mod maps;
 mod model;
 mod random;
 mod stats;
+mod wild;

@@ -1,9 +1,15 @@
 //! Areas: where they are put, how they are split and merged.
 
-use pagelab_abi::addr::GuestVirt;
-use pagelab_mm::{Access, MapFlags, MapRequest, MapSource, MmError, Protection};
+use pagelab_abi::addr::{Frame, GuestVirt};
+use pagelab_mm::memory::MemoryError;
+use pagelab_mm::{
+    Access, AddressSpace, FrameRange, Layout, LayoutShift, Limits, Machine, MapFlags, MapRequest,
+    MapSource, Memory, MmError, Protection, Use,
+};
+use pagelab_paging::{Entry, EntryFlags};
 
 use crate::lab::{Lab, PAGE, PRIVATE, RW, SHARED, page};
+use crate::machine::Ram;
 
 #[test]
 fn mappings_are_placed_downwards_and_merge() {
@@ -194,4 +200,33 @@ fn there_is_a_limit_to_the_number_of_areas() {
     assert_eq!(space.munmap(memory, page(at, 10), 3 * PAGE), Ok(()));
     lab.end(space);
     lab.check_balance();
+}
+
+#[test]
+fn every_space_gets_the_kernels_half_and_gives_its_root_back_zero() {
+    let frames = crate::lab::frames(&[FrameRange { first: Frame(0), end: Frame(512), zero: true }]);
+    let ram = Ram::new(512);
+    let kernel_root = frames.alloc_zeroed(&ram, Use::Table).unwrap();
+    let user = Entry::for_frame(Frame(7), EntryFlags::PRESENT);
+    ram.write_entry(kernel_root, 3, user);
+    let kernel = Entry::for_frame(Frame(9), EntryFlags::PRESENT | EntryFlags::GLOBAL);
+    for index in [256, 448, 511] {
+        ram.write_entry(kernel_root, index, kernel);
+    }
+    let memory = Memory::new(ram, frames, Some(kernel_root)).unwrap();
+    let layout = Layout::new(8 << 20, LayoutShift::default());
+    let space = AddressSpace::new(&memory, layout, Limits::default()).unwrap();
+    let root = space.root();
+    let present: Vec<_> =
+        (0..512).filter(|&index| memory.machine.read_entry(root, index).is_present()).collect();
+    assert_eq!(present, [256, 448, 511]);
+    assert_eq!(memory.machine.read_entry(root, 448), kernel);
+    space.destroy(&memory);
+    assert!((0..512).all(|index| memory.machine.word(root, index) == 0));
+    for index in 256..320 {
+        memory.machine.write_entry(kernel_root, index, kernel);
+    }
+    let Memory { machine, frames, .. } = memory;
+    let refused = Memory::new(machine, frames, Some(kernel_root)).err();
+    assert_eq!(refused, Some(MemoryError::TooManyKernelEntries));
 }

@@ -436,6 +436,12 @@ fn run_remap(
         populate_grown(lab, process, start + old..start + new);
         return;
     }
+    if fixed && (to..to + new).contains(&start) {
+        // With an old length of 0 this is no overlap: the source goes first.
+        assert_eq!(real, Err(MmError::BadAddress));
+        model.unmap(to..to + new);
+        return;
+    }
     let target = if fixed { to } else { model.highest_gap(new, 16, WINDOW.end).unwrap() };
     assert_eq!(real.unwrap().start, address(target));
     if new < old {

@@ -72,6 +72,45 @@ static void addresses(void)
     CHECK(address_seen != NULL);
 }
 
+static void behind_a_file(void)
+{
+    int file = (int)syscall(SYS_memfd_create, "faults", 0);
+    volatile char *at;
+
+    CHECK(file >= 0);
+    CHECK_EQUAL(ftruncate(file, 100), 0);
+    at = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    CHECK(at != MAP_FAILED);
+    handle(SIGBUS, note, 0);
+    at[4095] = 1;
+    EXPECT(SIGBUS, BUS_ADRERR, at + 4096 + 5, at[4096 + 5] = 1);
+    EXPECT(SIGBUS, BUS_ADRERR, at + 4096 + 6, (void)at[4096 + 6]);
+}
+
+static void floating_point(void)
+{
+    unsigned control = 0x1f80 & ~0x200U;
+    unsigned short word = 0x37f & ~4;
+    volatile double zero = 0;
+
+    signal_seen = 0;
+    if (!sigsetjmp(out, 1)) {
+        __asm__ volatile("ldmxcsr %0" : : "m"(control));
+        zero = 1 / zero;
+        CHECK(!"SSE divided by zero");
+    }
+    CHECK_EQUAL(signal_seen, SIGFPE);
+    CHECK_EQUAL(code_seen, FPE_FLTDIV);
+    signal_seen = 0;
+    if (!sigsetjmp(out, 1)) {
+        __asm__ volatile("fninit; fldcw %0; fld1; fldz; fdivrp; fwait" : : "m"(word));
+        CHECK(!"the x87 divided by zero");
+    }
+    CHECK_EQUAL(signal_seen, SIGFPE);
+    CHECK_EQUAL(code_seen, FPE_FLTDIV);
+    __asm__ volatile("fninit");
+}
+
 static void going_on(void)
 {
     handle(SIGILL, skip_instruction, 0);
@@ -111,6 +150,8 @@ static void sent(void)
 int main(void)
 {
     addresses();
+    behind_a_file();
+    floating_point();
     going_on();
     cannot_be_hidden();
     sent();

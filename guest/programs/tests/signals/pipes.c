@@ -66,6 +66,20 @@ int main(void)
     CHECK_EQUAL(write(ends[1], "y", 1), 1);
     CHECK_EQUAL(status_of(child), 0);
 
+    /* Nor while it waits with a time limit. */
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0)
+        _exit(ppoll(&poll, 1, &wait, NULL) != 1);
+    sleep_ms(20);
+    CHECK_EQUAL(kill(child, SIGSTOP), 0);
+    CHECK_EQUAL(waitpid(child, &status, WUNTRACED), child);
+    CHECK_EQUAL(kill(child, SIGCONT), 0);
+    sleep_ms(10);
+    CHECK_EQUAL(write(ends[1], "y", 1), 1);
+    CHECK_EQUAL(status_of(child), 0);
+    CHECK_EQUAL(read(ends[0], &byte, 1), 1);
+
     /* poll is never begun anew after a handler. */
     handle(SIGUSR1, counting, SA_RESTART);
     count = 0;

@@ -41,6 +41,7 @@ static unsigned long spin(void)
     static volatile double pattern[4] __attribute__((aligned(32))) = {1.5, -2.25, 3.125, 4.0625};
     static double found[4] __attribute__((aligned(32)));
     unsigned long wrong = 0;
+    int one = 0;
     int before = count;
     bool wide = keeps_extended && __builtin_cpu_supports("avx");
 
@@ -67,8 +68,8 @@ static unsigned long spin(void)
                      "je 1b\n"
                      "pushfq\n pop %%rax\n"
                      "cld\n"
-                     "fistpl %[found]\n"
-                     "movapd %%xmm15, %[found2]\n"
+                     "fistpl %[one]\n"
+                     "movapd %%xmm15, %[found]\n"
                      "xor $0x1111, %%r8\n or %%r8, %[wrong]\n"
                      "xor $0x2222, %%r9\n or %%r9, %[wrong]\n"
                      "xor $0x3333, %%r10\n or %%r10, %[wrong]\n"
@@ -77,10 +78,10 @@ static unsigned long spin(void)
                      "xor $0x6666, %%rdx\n or %%rdx, %[wrong]\n"
                      "movq -128(%%rsp), %%rcx\n xor $0x3c3c, %%rcx\n or %%rcx, %[wrong]\n"
                      "and $0x400, %%rax\n xor $0x400, %%rax\n or %%rax, %[wrong]\n"
-                     : [wrong] "+r"(wrong), [found] "=m"(found[0]), [found2] "=m"(*(double(*)[2])&found[2])
+                     : [wrong] "+r"(wrong), [one] "=m"(one), [found] "=m"(*(double(*)[2])&found[2])
                      : [before] "r"(before), [count] "m"(count), [pattern] "m"(pattern)
                      : "rax", "rcx", "rdx", "r8", "r9", "r10", "r11", "xmm15", "cc", "memory");
-    wrong |= (unsigned long)(*(int *)found != 1) << 16;
+    wrong |= (unsigned long)(one != 1) << 16;
     wrong |= (unsigned long)(found[2] != pattern[0] || found[3] != pattern[1]) << 17;
     return wrong;
 }

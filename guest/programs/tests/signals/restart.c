@@ -52,7 +52,8 @@ static void waiting(void)
 
 static void sleeping(void)
 {
-    struct timespec length = {0, 80000000}, left = {9, 9};
+    /* Far longer than any host takes to send a signal. */
+    struct timespec length = {40, 0}, left = {99, 9};
     pid_t child;
     long start;
 
@@ -62,8 +63,8 @@ static void sleeping(void)
     child = sender(SIGUSR1);
     start = now_ms();
     CHECK(nanosleep(&length, &left) < 0 && errno == EINTR);
-    CHECK(now_ms() - start < 80);
-    CHECK(left.tv_sec == 0 && left.tv_nsec > 0 && left.tv_nsec < 80000000);
+    CHECK(now_ms() - start < 40000);
+    CHECK(left.tv_sec < 40 && (left.tv_sec > 0 || left.tv_nsec > 0));
     CHECK_EQUAL(count, 1);
     status_of(child);
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use pagelab_abi::addr::Frame;
 use pagelab_abi::lab::{
-    DEVICE_ID, PORT_DOORBELL, PORT_POWER, PORT_REGISTER, POWER_OFF, STATUS_BAD_SEGMENT, STATUS_OK,
-    STATUS_UNKNOWN,
+    DEVICE_ID, PORT_DOORBELL, PORT_FIRST_USER, PORT_POWER, PORT_REGISTER, POWER_OFF,
+    STATUS_BAD_SEGMENT, STATUS_OK, STATUS_UNKNOWN,
 };
 
 use super::Ending;
@@ -103,6 +103,8 @@ impl<O: Output, B: LabObserver> BusDevice for LabDevice<O, B> {
             Ok(PORT_POWER) if value & POWER_OFF_MARK == POWER_OFF => {
                 return ControlFlow::Break(Ending::PoweredOff(value & !POWER_OFF_MARK));
             }
+            // The vCPU takes note, see there.
+            Ok(PORT_FIRST_USER) => {}
             _ => log::debug!("a write of {value:#x} to lab port {offset} means nothing"),
         }
         ControlFlow::Continue(())

@@ -28,7 +28,7 @@ pub fn each(
 ) {
     let space = process.space();
     let space = space.lock();
-    for area in space.areas().filter(|area| area.end.0 > from) {
+    for area in space.areas().skip_while(|area| area.end.0 <= from) {
         let named = named(&space, area);
         let mapped = !area.is_anonymous();
         let shown = Shown {

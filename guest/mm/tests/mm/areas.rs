@@ -1,0 +1,98 @@
+//! The ordered set of areas, against a sorted list.
+
+use pagelab_abi::addr::GuestVirt;
+use pagelab_mm::area::STACK_GUARD_PAGES;
+use pagelab_mm::areas::Areas;
+use pagelab_mm::{Area, AreaFlags, Backing, Protection};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::lab::PAGE;
+
+/// Slots of this many pages; an area takes the first few of its slot.
+const SLOT: u64 = 1024;
+
+fn area(slot: u64, pages: u64, grows: bool) -> Area {
+    let start = GuestVirt((slot + 1) * SLOT * PAGE);
+    let mut flags = AreaFlags::empty();
+    flags.set(AreaFlags::GROWS_DOWN, grows);
+    Area {
+        start,
+        end: GuestVirt(start.0 + pages * PAGE),
+        offset: 0,
+        backing: Backing::Anonymous,
+        family: 0,
+        protection: Protection::READ,
+        flags,
+    }
+}
+
+/// The gaps between areas, guard gaps left out, cut to `low` and `high`.
+fn gaps(list: &[Area], low: u64, high: u64) -> Vec<(u64, u64)> {
+    let mut from = 0;
+    let mut all = Vec::new();
+    for area in list {
+        let guard = if area.flags.contains(AreaFlags::GROWS_DOWN) { STACK_GUARD_PAGES } else { 0 };
+        all.push((from, area.start.0.saturating_sub(guard * PAGE)));
+        from = area.end.0;
+    }
+    all.push((from, u64::MAX));
+    all.into_iter().map(|(from, to)| (from.max(low), to.min(high))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn areas_are_found_and_gaps_too(
+        steps in vec((0..400u64, 1..SLOT, any::<bool>(), prop::bool::weighted(0.6)), 1..600),
+        length in 1..3 * SLOT,
+        window in (0..200u64, 200..420u64),
+    ) {
+        let mut areas = Areas::new();
+        let mut list: Vec<Area> = Vec::new();
+        for (slot, pages, grows, insert) in steps {
+            let new = area(slot, pages, grows);
+            let found = areas.containing(new.start);
+            prop_assert_eq!(found.is_some(), list.iter().any(|old| old.start == new.start));
+            match found {
+                None if insert => {
+                    areas.reserve(1).unwrap();
+                    areas.insert(new);
+                    list.push(new);
+                }
+                Some(place) if insert => {
+                    areas.replace(place, new);
+                    list.retain(|old| old.start != new.start);
+                    list.push(new);
+                }
+                Some(place) => {
+                    let old = areas.remove(place);
+                    list.retain(|other| *other != old);
+                }
+                None => {}
+            }
+            list.sort_by_key(|area| area.start);
+        }
+        prop_assert_eq!(areas.len(), list.len());
+        prop_assert!(areas.iter().eq(list.iter()));
+        prop_assert_eq!(areas.last(), list.last());
+        for slot in 0..402 {
+            let at = GuestVirt(slot * SLOT * PAGE + SLOT / 2 * PAGE);
+            let first = list.iter().find(|area| area.end > at);
+            prop_assert_eq!(areas.find(at).map(|place| areas.get(place)), first);
+            prop_assert_eq!(areas.before(at), list.iter().rfind(|area| area.start < at));
+        }
+        let (low, high) = (window.0 * SLOT * PAGE, window.1 * SLOT * PAGE);
+        let length = length * PAGE;
+        let fitting: Vec<_> = gaps(&list, low, high)
+            .into_iter()
+            .filter(|&(from, to)| to >= from && to - from >= length)
+            .collect();
+        let (low, high) = (GuestVirt(low), GuestVirt(high));
+        let highest = fitting.last().map(|gap| GuestVirt(gap.1 - length));
+        prop_assert_eq!(areas.highest_gap(length, low, high), highest);
+        let lowest = fitting.first().map(|gap| GuestVirt(gap.0));
+        prop_assert_eq!(areas.lowest_gap(length, low, high), lowest);
+    }
+}
