@@ -475,7 +475,7 @@ fn the_files_of_the_system_say_what_the_kernel_knows() {
     assert!(machine.text("/proc/cpuinfo").unwrap().contains("cpu MHz\t\t: 2596.122\n"));
     assert_eq!(
         machine.text("/proc/mounts").unwrap(),
-        "rootfs / tmpfs rw,relatime 0 0\n\
+        "tmpfs / tmpfs rw,relatime 0 0\n\
          devtmpfs /dev devtmpfs rw,relatime 0 0\n\
          tmpfs /dev/shm tmpfs rw,relatime 0 0\n\
          proc /proc proc rw,relatime 0 0\n"
