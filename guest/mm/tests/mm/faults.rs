@@ -175,6 +175,28 @@ fn shared_pages_are_one_and_report_their_first_write() {
 }
 
 #[test]
+fn shrinking_the_table_of_objects_keeps_those_in_use() {
+    let lab = Lab::new(64);
+    let objects = &lab.memory.objects;
+    let new = || objects.create(ObjectKind::File, 1, 0).unwrap();
+    let made: Vec<_> = (0..6).map(|_| new()).collect();
+    for index in [1, 3, 4, 5] {
+        lab.memory.release_object(made[index]);
+    }
+    objects.shrink();
+    assert_eq!((objects.count(), objects.references(made[2])), (2, 1));
+    // Numbers that are free again are used, none twice.
+    let again = [new(), new()];
+    assert_eq!(again[0], made[1]);
+    assert!(!made[..3].contains(&again[1]));
+    for object in [made[0], made[2], again[0], again[1]] {
+        lab.memory.release_object(object);
+    }
+    objects.shrink();
+    lab.check_balance();
+}
+
+#[test]
 fn shared_anonymous_memory_needs_no_second_fault_to_be_written() {
     let lab = Lab::new(512);
     let mut space = lab.space();
