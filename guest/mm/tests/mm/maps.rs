@@ -205,6 +205,7 @@ fn there_is_a_limit_to_the_number_of_areas() {
 #[test]
 fn every_space_gets_the_kernels_half_and_gives_its_root_back_zero() {
     let frames = crate::lab::frames(&[FrameRange { first: Frame(0), end: Frame(512), zero: true }]);
+    let frames: &'static _ = Box::leak(Box::new(frames));
     let ram = Ram::new(512);
     let kernel_root = frames.alloc_zeroed(&ram, Use::Table).unwrap();
     let user = Entry::for_frame(Frame(7), EntryFlags::PRESENT);
