@@ -169,6 +169,10 @@ fn the_heap_grows_shrinks_and_stays_clear_of_others() {
     space.limits.data = 9 * PAGE;
     space.munmap(memory, page(start, 10), PAGE).unwrap();
     assert_eq!(space.brk(memory, page(start, 10)), page(start, 9));
+    // Where the program has unmapped its end the heap does not shrink.
+    space.munmap(memory, page(start, 7), 2 * PAGE).unwrap();
+    assert_eq!(space.brk(memory, page(start, 7)), page(start, 9));
+    assert_eq!(space.brk(memory, page(start, 6)), page(start, 6));
     lab.end(space);
     lab.check_balance();
 }
