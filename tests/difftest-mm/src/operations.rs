@@ -177,7 +177,9 @@ impl<'a> Run<'a> {
     fn mremap(&mut self, process: &mut Process, operation: &Operation) {
         let memory = &self.host.memory;
         let (source, length) = (operation.address, operation.length);
-        let inexact = process.windows.is_inexact(source, length.max(1));
+        // With a length of 0 it is the page that counts.
+        let counted = if length == 0 { PAGE_SIZE } else { length };
+        let inexact = process.windows.is_inexact(source, counted);
         let request = RemapRequest {
             address: GuestVirt(source),
             old_length: length,
