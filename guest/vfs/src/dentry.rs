@@ -126,7 +126,8 @@ impl Dentry {
         name: &[u8],
     ) -> Result<Arc<Self>> {
         if name.len() > crate::abi::NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
+            // A removed directory has no names at all, not even bad ones.
+            return Err(if self.is_deleted() { Errno::ENOENT } else { Errno::ENAMETOOLONG });
         }
         let known = children.get(name);
         if let (Some(child), Caching::Keep) = (known, self.caching) {
@@ -209,7 +210,10 @@ impl Dentry {
                 let before = children.len();
                 children.retain(|_, child| Arc::strong_count(child) > 1 || child.is_mount_point());
                 pruned += before - children.len();
-            } else if !children.is_empty() {
+                children.shrink_to_fit();
+            } else if children.is_empty() {
+                children.shrink_to_fit();
+            } else {
                 let below: Vec<_> = children.values().map(Arc::clone).collect();
                 drop(children);
                 stack.push((Arc::clone(&node), true));

@@ -14,7 +14,7 @@
 //! | [`buffer`], [`store`], [`platform`] | what the kernel provides |
 //! | [`inode`] | the border behind which each file system stands |
 //! | [`dentry`], [`mount`], [`path`], [`tree`] | names, mounts, walks, operations on names |
-//! | [`file`], [`open_file`], [`fd_table`] | open files and descriptors |
+//! | [`mod@file`], [`open_file`], [`fd_table`] | open files and descriptors |
 //! | [`lock`] | locks on files |
 //! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
 //! | [`pipe`], [`event`], [`tty`] | pipes, event counters, terminals |

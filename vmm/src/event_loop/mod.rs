@@ -17,7 +17,7 @@ mod timers;
 mod watch;
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,7 +133,11 @@ pub(crate) fn run(
     // Blocked before there is a second thread, so that none gets them.
     let signals = signals::Signals::new(verdict.clone(), Arc::clone(input.shared))?;
     let _terminal = terminal::Mode::set(input.mode);
-    terminal::publish_size(input.shared);
+    // With its own line editing here, the guest's must stay away: it has a
+    // terminal only if it gets every key.
+    if input.mode == InputMode::Keys && io::stdin().is_terminal() {
+        terminal::publish_size(input.shared);
+    }
     manager.add_subscriber(Box::new(signals));
     if let Some(limit) = input.timeout {
         manager.add_subscriber(Box::new(timers::TimeLimit::new(limit, verdict.clone())?));

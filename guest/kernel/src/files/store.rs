@@ -22,8 +22,9 @@ use crate::process::{self, program};
 
 const PAGE_BYTES: usize = PAGE_SIZE as usize;
 
-/// Bytes copied at once by way of the kernel's stack.
-const PIECE: usize = 1024;
+/// Where bytes are on their way between a page and a program's buffer. Held while
+/// the program's pages come in, which copies nothing by this way.
+static PASSAGE: Lock<[u8; PAGE_BYTES]> = Lock::new([0; PAGE_BYTES]);
 
 /// A file's data.
 #[derive(Clone, Copy)]
@@ -238,34 +239,19 @@ fn frame_to_write(object: ObjectId, index: u64, length: usize) -> Result<(Frame,
 
 /// Copies from a frame; returns how much the sink took.
 fn copy_out(frame: Frame, start: usize, length: usize, sink: &mut dyn Sink) -> usize {
-    let mut bytes = [0; PIECE];
-    let mut done = 0;
-    while done < length {
-        let piece = &mut bytes[..PIECE.min(length - done)];
-        memory().machine.read_bytes(frame, start + done, piece);
-        let moved = sink.put(piece);
-        done += moved;
-        if moved < piece.len() {
-            break;
-        }
-    }
-    done
+    let mut passage = PASSAGE.lock();
+    let bytes = &mut passage[..length];
+    memory().machine.read_bytes(frame, start, bytes);
+    sink.put(bytes)
 }
 
 /// Copies to a frame; returns how much the source gave.
 fn copy_in(frame: Frame, start: usize, length: usize, source: &mut dyn Source) -> usize {
-    let mut bytes = [0; PIECE];
-    let mut done = 0;
-    while done < length {
-        let piece = &mut bytes[..PIECE.min(length - done)];
-        let moved = source.take(piece);
-        memory().machine.write_bytes(frame, start + done, &piece[..moved]);
-        done += moved;
-        if moved < piece.len() {
-            break;
-        }
-    }
-    done
+    let mut passage = PASSAGE.lock();
+    let bytes = &mut passage[..length];
+    let moved = source.take(bytes);
+    memory().machine.write_bytes(frame, start, &bytes[..moved]);
+    moved
 }
 
 impl PageStore for Cache {

@@ -70,6 +70,10 @@ impl<S: PageStore> Directory<S> {
     fn remove(&mut self, name: &[u8]) -> Option<Arc<MemInode<S>>> {
         let entry = self.by_name.remove(name)?;
         self.by_cookie.remove(&entry.cookie);
+        if self.by_name.is_empty() {
+            // The table would stay as large as it ever was.
+            self.by_name = NameMap::default();
+        }
         Some(entry.inode)
     }
 

@@ -6,10 +6,10 @@ use linux_raw_sys::general as linux;
 use pagelab_abi::addr::GuestVirt;
 use pagelab_hal::sync::Lock;
 use pagelab_vfs::abi::{AT_FDCWD, FD_CLOEXEC, O_CLOEXEC, O_CREAT, O_TRUNC, O_WRONLY};
-use pagelab_vfs::{Errno, FdTable, OpenFile, OpenHow};
+use pagelab_vfs::{Errno, FdTable, Lookup, OpenFile, OpenHow};
 
 use super::{Arguments, Outcome, Place, file, int, open_file};
-use crate::files::{vfs, wait};
+use crate::files::{first_folders, vfs, wait};
 use crate::process::limits::resource;
 use crate::process::scheduler;
 use crate::syscall::Failure;
@@ -209,16 +209,15 @@ fn pipe(address: u64, flags: u32) -> Outcome {
 
 /// A file without a name, in memory as all are.
 fn memfd_create(a: &Arguments) -> Outcome {
-    use pagelab_vfs::abi::{O_RDWR, O_TMPFILE};
     const CLOSE_ON_EXEC: u64 = 1;
     const LONGEST: usize = 250;
     if a[1] & !CLOSE_ON_EXEC != 0 {
         // Seals and huge pages.
         return Err(Errno::EINVAL.into());
     }
-    user::read_string(GuestVirt(a[0]), LONGEST, Errno::EINVAL)?;
-    let how = OpenHow { flags: O_TMPFILE | O_RDWR, mode: 0o777 };
-    let file = vfs().open(&crate::files::first_folders(), None, b"/dev/shm", how)?;
+    let label = user::read_string(GuestVirt(a[0]), LONGEST, Errno::EINVAL)?;
+    let home = vfs().resolve(&first_folders(), None, b"/dev/shm", Lookup::FOLLOW)?;
+    let file = vfs().memory_file(&home, &label)?;
     add(file, if a[1] & CLOSE_ON_EXEC != 0 { O_CLOEXEC } else { 0 })
 }
 
