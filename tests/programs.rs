@@ -72,3 +72,22 @@ fn kernel_tests_built_with_musl() {
 fn kernel_tests_built_with_glibc() {
     run_all("gnu/tests", TESTS);
 }
+
+/// Where a program's memory is, as it sees it.
+fn maps(options: &[&str]) -> String {
+    let mut lab = Lab::new(&["run", "--log", "error"]);
+    lab.command.args(options).arg("--").arg(folder().join("musl/where"));
+    let outcome = lab.run();
+    outcome.expect(0, &[]);
+    String::from_utf8_lossy(&outcome.stdout).into_owned()
+}
+
+#[test]
+fn addresses_repeat_unless_they_are_to_be_random() {
+    let fixed = maps(&[]);
+    assert!(fixed.contains("[stack]"), "{fixed}");
+    assert_eq!(maps(&[]), fixed);
+    let random = maps(&["--aslr"]);
+    assert_ne!(random, fixed);
+    assert_ne!(maps(&["--aslr"]), random);
+}

@@ -4,6 +4,8 @@
 //! fills [`pagelab_abi::boot::BootInfo::entropy`]. The generator is xoshiro256**:
 //! good statistics, no secrecy.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use pagelab_abi::boot::BootInfo;
 use pagelab_hal::sync::Lock;
 
@@ -14,14 +16,24 @@ static STATE: Lock<[u64; 4]> = Lock::new([
     0x2545_f491_4f6c_dd1d,
 ]);
 
+/// The host gave a seed: addresses are to be random, too.
+static SEEDED: AtomicBool = AtomicBool::new(false);
+
 /// Takes the host's seed.
 pub fn init(info: &BootInfo) {
+    SEEDED.store(info.entropy != [0; 32], Ordering::Relaxed);
     let mut state = STATE.lock();
     for (word, bytes) in state.iter_mut().zip(info.entropy.chunks_exact(8)) {
         let mut seed = [0; 8];
         seed.copy_from_slice(bytes);
         *word ^= u64::from_le_bytes(seed);
     }
+}
+
+/// How many pages something is moved by, below two to the power of `bits`: none
+/// in a lab that repeats.
+pub fn shift_in_pages(bits: u32) -> u64 {
+    if SEEDED.load(Ordering::Relaxed) { next() >> (u64::BITS - bits) } else { 0 }
 }
 
 /// Fills a buffer.

@@ -1,6 +1,8 @@
 //! The options that all labs have in common, and what they come to.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +46,10 @@ pub(super) struct LabOptions {
     /// how a lab reports the end of its kernel
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     kernel_args: String,
+    /// Put stacks, mappings and position-independent programs at random addresses; otherwise
+    /// they are the same in every run
+    #[arg(long)]
+    aslr: bool,
 }
 
 impl LabOptions {
@@ -65,6 +71,7 @@ impl LabOptions {
             kernel: &kernel,
             modules,
             command_line: &self.kernel_args,
+            entropy: if self.aslr { entropy()? } else { [0; 32] },
             timeout: self.timeout,
             input,
             events,
@@ -96,4 +103,14 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     let wrong = || format!("‘{text}’ is not a number of seconds above zero");
     let seconds: f64 = text.parse().map_err(|_| wrong())?;
     Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero()).ok_or_else(wrong)
+}
+
+/// Random bytes of the host's.
+fn entropy() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|error| {
+        Failure::new(STATUS_LAB_FAILED, format_args!("--aslr: /dev/urandom: {error}"))
+    })?;
+    Ok(bytes)
 }

@@ -69,6 +69,8 @@ pub struct MachineConfig<'a> {
     pub modules: Vec<ModuleBytes<'a>>,
     /// The kernel's command line.
     pub command_line: &'a str,
+    /// Random bytes for the guest; zeros for a lab that repeats.
+    pub entropy: [u8; 32],
     /// Most time that the lab may take.
     pub timeout: Option<Duration>,
     /// What becomes of the terminal's input.
@@ -123,7 +125,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let values = BootValues {
         tsc_khz,
         wall_clock_ns: wall_clock_ns(),
-        entropy: [0; 32],
+        entropy: config.entropy,
         global_pages,
         command_line: config.command_line,
     };

@@ -24,7 +24,7 @@ use super::thread::{Thread, UserState};
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
 use crate::syscall::memory::to_errno;
-use crate::{files, user};
+use crate::{files, random, user};
 
 /// Pages of the stack that are mapped from the start, as on Linux; more on
 /// faults.
@@ -219,7 +219,9 @@ pub fn load(
     if program.interpreter.is_some() {
         return Err(NotAProgram("dynamically linked programs are not supported yet").into());
     }
-    let shift = if program.position_independent { MOVED_BASE } else { 0 };
+    const PROGRAM_BITS: u32 = 28;
+    let moved = || MOVED_BASE + random::shift_in_pages(PROGRAM_BITS) * PAGE_SIZE;
+    let shift = if program.position_independent { moved() } else { 0 };
     for segment in &program.segments {
         map_segment(space, file, segment, shift)?;
     }
@@ -358,9 +360,9 @@ impl StackImage {
             given.arguments.iter().rev().map(|text| strings.push(text)).collect();
         let arguments_start = strings.lowest();
         let platform = strings.push(b"x86_64");
-        let mut random = [0; 16];
-        crate::random::fill(&mut random);
-        let random = strings.add(random.to_vec());
+        let mut bytes = [0; 16];
+        random::fill(&mut bytes);
+        let random_bytes = strings.add(bytes.to_vec());
 
         let auxiliary = [
             (AT_PHDR, program.headers_address().map_or(0, |address| address + shift)),
@@ -377,7 +379,7 @@ impl StackImage {
             (AT_SECURE, 0),
             (AT_CLKTCK, 100),
             (AT_HWCAP, u64::from(pagelab_hal::cpu::cpuid(1, 0).edx)),
-            (AT_RANDOM, random),
+            (AT_RANDOM, random_bytes),
             (AT_PLATFORM, platform),
             (AT_EXECFN, file_name),
             (AT_NULL, 0),

@@ -8,6 +8,7 @@ use pagelab_hal::sync::{Guard, Lock};
 use pagelab_mm::{AddressSpace, Layout, LayoutShift, Limits, OutOfMemory};
 
 use crate::memory::memory;
+use crate::random;
 
 /// An address space; destroyed with its last user.
 pub struct Space {
@@ -26,7 +27,14 @@ impl Space {
     ///
     /// If there is no frame for its root table.
     pub fn new(limits: Limits) -> Result<Arc<Self>, OutOfMemory> {
-        let layout = Layout::new(limits.stack, LayoutShift::default());
+        // As many bits as Linux moves them by.
+        const STACK_BITS: u32 = 22;
+        const MAPPING_BITS: u32 = 28;
+        let shift = LayoutShift {
+            stack: random::shift_in_pages(STACK_BITS),
+            mmap: random::shift_in_pages(MAPPING_BITS),
+        };
+        let layout = Layout::new(limits.stack, shift);
         Ok(Self::with(AddressSpace::new(memory(), layout, limits)?))
     }
 

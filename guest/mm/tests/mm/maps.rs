@@ -82,6 +82,34 @@ fn wrong_requests_have_linuxs_errors() {
 }
 
 #[test]
+fn zeros_of_a_file_are_written_as_it_was_opened() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let mut map = |protection, flags, may_write| {
+        let source = MapSource::Zeros { may_write };
+        let request =
+            MapRequest { address: GuestVirt(0), length: PAGE, protection, flags, source };
+        space.mmap(&lab.memory, &request).map(|mapped| mapped.start)
+    };
+    let shared = MapFlags::SHARED;
+    assert_eq!(map(RW, shared, false), Err(MmError::AccessDenied));
+    assert_eq!(map(RW, MapFlags::PRIVATE | MapFlags::GROWS_DOWN, true), Err(MmError::Invalid));
+    let read_only = map(Protection::READ, shared, false).unwrap();
+    let writable = map(Protection::READ, MapFlags::SHARED_VALIDATE, true).unwrap();
+    let private = map(Protection::READ, MapFlags::PRIVATE, false).unwrap();
+    let both = u32::from(RW.bits());
+    let refused = space.mprotect(&lab.memory, read_only, PAGE, both);
+    assert_eq!(refused, Err(MmError::AccessDenied));
+    for at in [writable, private] {
+        space.mprotect(&lab.memory, at, PAGE, both).unwrap();
+        assert_eq!(lab.load(&mut space, at).map(|(value, _)| value), Ok(0));
+        lab.write(&mut space, at);
+    }
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
 fn limits_hold() {
     let lab = Lab::new(512);
     let mut space = lab.space();
@@ -169,6 +197,10 @@ fn the_heap_grows_shrinks_and_stays_clear_of_others() {
     space.limits.data = 9 * PAGE;
     space.munmap(memory, page(start, 10), PAGE).unwrap();
     assert_eq!(space.brk(memory, page(start, 10)), page(start, 9));
+    // Where the program has unmapped its end the heap does not shrink.
+    space.munmap(memory, page(start, 7), 2 * PAGE).unwrap();
+    assert_eq!(space.brk(memory, page(start, 7)), page(start, 9));
+    assert_eq!(space.brk(memory, page(start, 6)), page(start, 6));
     lab.end(space);
     lab.check_balance();
 }
@@ -205,6 +237,7 @@ fn there_is_a_limit_to_the_number_of_areas() {
 #[test]
 fn every_space_gets_the_kernels_half_and_gives_its_root_back_zero() {
     let frames = crate::lab::frames(&[FrameRange { first: Frame(0), end: Frame(512), zero: true }]);
+    let frames: &'static _ = Box::leak(Box::new(frames));
     let ram = Ram::new(512);
     let kernel_root = frames.alloc_zeroed(&ram, Use::Table).unwrap();
     let user = Entry::for_frame(Frame(7), EntryFlags::PRESENT);
