@@ -1,5 +1,7 @@
 //! madvise: what a program says about its use of memory.
 
+use core::ops::Range;
+
 use pagelab_abi::addr::GuestVirt;
 use pagelab_paging::EntryFlags;
 
@@ -212,31 +214,55 @@ impl AddressSpace {
         });
     }
 
-    /// Takes pages out of the object behind a shared mapping. A kernel that wants
-    /// them gone from other address spaces too, as on Linux, calls
-    /// [`AddressSpace::unmap_object`] for those first: a page that is still
-    /// mapped stays, as zeros.
+    /// The pages that `MADV_REMOVE` of a range takes out of objects, up to where it
+    /// would fail. On Linux they are gone from every address space, so a kernel
+    /// calls [`AddressSpace::unmap_object`] for all of those first: a page that
+    /// is still mapped stays, as zeros.
+    pub fn removed_by_advice<M: Machine>(
+        &self,
+        memory: &Memory<M>,
+        start: GuestVirt,
+        length: u64,
+    ) -> impl Iterator<Item = (ObjectId, Range<u64>)> {
+        let end = page_round_up(length).and_then(|length| start.checked_add(length));
+        let end = end.filter(|_| start.is_page_aligned()).unwrap_or(start);
+        let areas = self.areas.overlapping(start, end).take_while(move |_| start < end);
+        let parts = areas.map(move |area| {
+            let first = area.index_of(area.start.max(start));
+            (removable(memory, area), first..area.index_of(area.end.min(end)))
+        });
+        parts.map_while(|(object, pages)| Some((object.ok()?, pages)))
+    }
+
+    /// Takes pages out of the object behind a shared mapping, see
+    /// [`AddressSpace::removed_by_advice`].
     fn advise_remove<M: Machine>(
         &mut self,
         memory: &Memory<M>,
         part: &Area,
     ) -> Result<(), MmError> {
-        if part.flags.contains(AreaFlags::LOCKED) {
-            return Err(MmError::Invalid);
-        }
-        let object = part.object().ok_or(MmError::Invalid)?;
-        if part.is_private() || !part.flags.contains(AreaFlags::MAY_WRITE) {
-            return Err(MmError::AccessDenied);
-        }
-        if memory.objects.kind(object) != ObjectKind::SharedMemory {
-            return Err(MmError::NotSupported);
-        }
+        let object = removable(memory, part)?;
         let mut edits = Edits::new(&memory.machine, self.root);
         self.unmap_pages(memory, &mut edits, part, part.start, part.end);
         drop(edits);
         remove_pages(memory, object, part.offset, part.index_of(part.end));
         Ok(())
     }
+}
+
+/// The object that pages of an area may be taken out of.
+fn removable<M: Machine>(memory: &Memory<M>, area: &Area) -> Result<ObjectId, MmError> {
+    if area.flags.contains(AreaFlags::LOCKED) {
+        return Err(MmError::Invalid);
+    }
+    let object = area.object().ok_or(MmError::Invalid)?;
+    if area.is_private() || !area.flags.contains(AreaFlags::MAY_WRITE) {
+        return Err(MmError::AccessDenied);
+    }
+    if memory.objects.kind(object) != ObjectKind::SharedMemory {
+        return Err(MmError::NotSupported);
+    }
+    Ok(object)
 }
 
 /// Makes pages of an object zero: those that nobody maps by taking them out,

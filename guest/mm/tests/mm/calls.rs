@@ -271,6 +271,38 @@ fn advice_drops_pages() {
 }
 
 #[test]
+fn removed_pages_are_named_up_to_the_first_failure() {
+    let lab = Lab::new(512);
+    let memory = &lab.memory;
+    let mut space = lab.space();
+    let at = 0x1000_0000;
+    let start = GuestVirt(at);
+    lab.map_at(&mut space, at, 4, RW, SHARED | MapFlags::FIXED).unwrap();
+    lab.map_at(&mut space, at + 6 * PAGE, 2, RW, SHARED | MapFlags::FIXED).unwrap();
+    lab.map_at(&mut space, at + 8 * PAGE, 1, RW, PRIVATE | MapFlags::FIXED).unwrap();
+    lab.map_at(&mut space, at + 9 * PAGE, 1, RW, SHARED | MapFlags::FIXED).unwrap();
+    let removed = |space: &AddressSpace, from, length| {
+        space.removed_by_advice(memory, from, length).map(|(_, pages)| pages).collect::<Vec<_>>()
+    };
+    assert_eq!(removed(&space, page(start, 1), 9 * PAGE), [1..4, 0..2], "private memory ends it");
+    assert_eq!(removed(&space, page(start, 1), PAGE), [1..2]);
+    assert_eq!(removed(&space, GuestVirt(at + 1), PAGE), []);
+    assert_eq!(removed(&space, start, u64::MAX), []);
+
+    // A twin of the page, here standing for another process, keeps it alive
+    // unless it is unmapped first.
+    let object = space.area_at(start).unwrap().object().unwrap();
+    let twin = remap(&lab, &mut space, start, (0, 2), RemapFlags::MAY_MOVE, 0).unwrap();
+    lab.store(&mut space, page(twin, 1), 7).unwrap();
+    space.unmap_object(memory, object, 1, 2);
+    space.madvise(memory, page(start, 1), PAGE, 9).unwrap();
+    assert_eq!(resident(&lab, &space, twin, 2), [false, false]);
+    assert_eq!(lab.load(&mut space, page(twin, 1)), Ok((0, Some(FaultKind::DemandZero))));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
 fn advice_has_linuxs_errors() {
     let lab = Lab::new(512);
     let mut space = lab.space();
