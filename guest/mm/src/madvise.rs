@@ -7,7 +7,6 @@ use pagelab_paging::EntryFlags;
 
 use crate::area::{Area, AreaFlags};
 use crate::error::{FaultError, MmError};
-use crate::frames::Use;
 use crate::live::Edits;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -154,11 +153,14 @@ impl AddressSpace {
                 part.flags
             }
             Advice::Free if !locked && part.is_anonymous() => {
-                self.mark_free(memory, part);
+                // Clean, also when shared after fork, as on Linux: when memory runs
+                // short, a clean anonymous page may be dropped. A write makes it
+                // dirty again.
+                self.clear_bits(memory, part, EntryFlags::ACCESSED | EntryFlags::DIRTY);
                 part.flags
             }
             Advice::Cold if !locked => {
-                self.mark_cold(memory, part);
+                self.clear_bits(memory, part, EntryFlags::ACCESSED);
                 part.flags
             }
             Advice::Remove => {
@@ -173,41 +175,18 @@ impl AddressSpace {
         Ok(Area { flags, ..*part })
     }
 
-    /// Pages of our own become clean: when memory runs short, a clean anonymous
-    /// page may be dropped instead of being kept. A write makes it dirty again.
-    fn mark_free<M: Machine>(&self, memory: &Memory<M>, part: &Area) {
-        let machine = &memory.machine;
-        let mut edits = Edits::new(machine, self.root);
-        let used = EntryFlags::ACCESSED | EntryFlags::DIRTY;
-        table::for_each(machine, self.root, part.start, part.end, |span| {
-            let held = memory.frames.hold();
-            for index in span.first..span.end {
-                let entry = machine.read_entry(span.table, index);
-                let ours = entry.is_present()
-                    && !entry.has(EntryFlags::SPECIAL)
-                    && entry.flags().intersects(used)
-                    && held.use_of(entry.frame()) == Use::Anonymous
-                    && held.count(entry.frame()) == 1;
-                if ours {
-                    let page = span.address_of(index);
-                    edits.replace(span.table, index, page, entry.without(used));
-                }
-            }
-            true
-        });
-    }
-
-    /// Pages count as not accessed.
-    fn mark_cold<M: Machine>(&self, memory: &Memory<M>, part: &Area) {
+    /// Takes these bits from all entries of an area's part but those of the zero
+    /// page, which has no state.
+    fn clear_bits<M: Machine>(&self, memory: &Memory<M>, part: &Area, bits: EntryFlags) {
         let machine = &memory.machine;
         let mut edits = Edits::new(machine, self.root);
         table::for_each(machine, self.root, part.start, part.end, |span| {
             for index in span.first..span.end {
                 let entry = machine.read_entry(span.table, index);
-                if entry.has(EntryFlags::PRESENT | EntryFlags::ACCESSED) {
+                let counts = entry.is_present() && !entry.has(EntryFlags::SPECIAL);
+                if counts && entry.flags().intersects(bits) {
                     let page = span.address_of(index);
-                    let cold = entry.without(EntryFlags::ACCESSED);
-                    edits.replace(span.table, index, page, cold);
+                    edits.replace(span.table, index, page, entry.without(bits));
                 }
             }
             true
