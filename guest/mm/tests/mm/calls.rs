@@ -259,6 +259,10 @@ fn advice_drops_pages() {
     assert_eq!(lab.load(&mut space, page(at, 1)), Ok((0, Some(FaultKind::ZeroPageRead))));
     space.madvise(memory, at, PAGE, 8).unwrap();
     assert_eq!(lab.write(&mut space, at), None, "a page marked free stays while there is room");
+    space.madvise(memory, at, PAGE, 8).unwrap();
+    space.mprotect(memory, at, PAGE, READ).unwrap();
+    space.mprotect(memory, at, PAGE, READ | WRITE).unwrap();
+    assert_eq!(lab.write(&mut space, at), None, "clean, but ours alone");
     let shared = lab.map(&mut space, 2, RW, SHARED);
     lab.store(&mut space, shared, 1).unwrap();
     space.madvise(memory, shared, PAGE, 4).unwrap();
