@@ -1,11 +1,12 @@
 //! madvise: what a program says about its use of memory.
 
+use core::ops::Range;
+
 use pagelab_abi::addr::GuestVirt;
 use pagelab_paging::EntryFlags;
 
 use crate::area::{Area, AreaFlags};
 use crate::error::{FaultError, MmError};
-use crate::frames::Use;
 use crate::live::Edits;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -151,11 +152,14 @@ impl AddressSpace {
                 part.flags
             }
             Advice::Free if !locked && part.is_anonymous() => {
-                self.mark_free(memory, part);
+                // Clean, also when shared after fork, as on Linux: when memory runs
+                // short, a clean anonymous page may be dropped. A write makes it
+                // dirty again.
+                self.clear_bits(memory, part, EntryFlags::ACCESSED | EntryFlags::DIRTY);
                 part.flags
             }
             Advice::Cold if !locked => {
-                self.mark_cold(memory, part);
+                self.clear_bits(memory, part, EntryFlags::ACCESSED);
                 part.flags
             }
             Advice::Remove => {
@@ -170,72 +174,73 @@ impl AddressSpace {
         Ok(Area { flags, ..*part })
     }
 
-    /// Pages of our own become clean: when memory runs short, a clean anonymous
-    /// page may be dropped instead of being kept. A write makes it dirty again.
-    fn mark_free<M: Machine>(&self, memory: &Memory<M>, part: &Area) {
+    /// Takes these bits from all entries of an area's part but those of the zero
+    /// page, which has no state.
+    fn clear_bits<M: Machine>(&self, memory: &Memory<M>, part: &Area, bits: EntryFlags) {
         let machine = &memory.machine;
         let mut edits = Edits::new(machine, self.root);
-        let used = EntryFlags::ACCESSED | EntryFlags::DIRTY;
         table::for_each(machine, self.root, part.start, part.end, |span| {
-            let held = memory.frames.hold();
             for index in span.first..span.end {
                 let entry = machine.read_entry(span.table, index);
-                let ours = entry.is_present()
-                    && !entry.has(EntryFlags::SPECIAL)
-                    && entry.flags().intersects(used)
-                    && held.use_of(entry.frame()) == Use::Anonymous
-                    && held.count(entry.frame()) == 1;
-                if ours {
+                let counts = entry.is_present() && !entry.has(EntryFlags::SPECIAL);
+                if counts && entry.flags().intersects(bits) {
                     let page = span.address_of(index);
-                    edits.replace(span.table, index, page, entry.without(used));
+                    edits.replace(span.table, index, page, entry.without(bits));
                 }
             }
             true
         });
     }
 
-    /// Pages count as not accessed.
-    fn mark_cold<M: Machine>(&self, memory: &Memory<M>, part: &Area) {
-        let machine = &memory.machine;
-        let mut edits = Edits::new(machine, self.root);
-        table::for_each(machine, self.root, part.start, part.end, |span| {
-            for index in span.first..span.end {
-                let entry = machine.read_entry(span.table, index);
-                if entry.has(EntryFlags::PRESENT | EntryFlags::ACCESSED) {
-                    let page = span.address_of(index);
-                    let cold = entry.without(EntryFlags::ACCESSED);
-                    edits.replace(span.table, index, page, cold);
-                }
-            }
-            true
+    /// The pages that `MADV_REMOVE` of a range takes out of objects, up to where it
+    /// would fail. On Linux they are gone from every address space, so a kernel
+    /// calls [`AddressSpace::unmap_object`] for all of those first: a page that
+    /// is still mapped stays, as zeros.
+    pub fn removed_by_advice<M: Machine>(
+        &self,
+        memory: &Memory<M>,
+        start: GuestVirt,
+        length: u64,
+    ) -> impl Iterator<Item = (ObjectId, Range<u64>)> {
+        let end = page_round_up(length).and_then(|length| start.checked_add(length));
+        let end = end.filter(|_| start.is_page_aligned()).unwrap_or(start);
+        let areas = self.areas.overlapping(start, end).take_while(move |_| start < end);
+        let parts = areas.map(move |area| {
+            let first = area.index_of(area.start.max(start));
+            (removable(memory, area), first..area.index_of(area.end.min(end)))
         });
+        parts.map_while(|(object, pages)| Some((object.ok()?, pages)))
     }
 
-    /// Takes pages out of the object behind a shared mapping. A kernel that wants
-    /// them gone from other address spaces too, as on Linux, calls
-    /// [`AddressSpace::unmap_object`] for those first: a page that is still
-    /// mapped stays, as zeros.
+    /// Takes pages out of the object behind a shared mapping, see
+    /// [`AddressSpace::removed_by_advice`].
     fn advise_remove<M: Machine>(
         &mut self,
         memory: &Memory<M>,
         part: &Area,
     ) -> Result<(), MmError> {
-        if part.flags.contains(AreaFlags::LOCKED) {
-            return Err(MmError::Invalid);
-        }
-        let object = part.object().ok_or(MmError::Invalid)?;
-        if part.is_private() || !part.flags.contains(AreaFlags::MAY_WRITE) {
-            return Err(MmError::AccessDenied);
-        }
-        if memory.objects.kind(object) != ObjectKind::SharedMemory {
-            return Err(MmError::NotSupported);
-        }
+        let object = removable(memory, part)?;
         let mut edits = Edits::new(&memory.machine, self.root);
         self.unmap_pages(memory, &mut edits, part, part.start, part.end);
         drop(edits);
         remove_pages(memory, object, part.offset, part.index_of(part.end));
         Ok(())
     }
+}
+
+/// The object that pages of an area may be taken out of.
+fn removable<M: Machine>(memory: &Memory<M>, area: &Area) -> Result<ObjectId, MmError> {
+    if area.flags.contains(AreaFlags::LOCKED) {
+        return Err(MmError::Invalid);
+    }
+    let object = area.object().ok_or(MmError::Invalid)?;
+    if area.is_private() || !area.flags.contains(AreaFlags::MAY_WRITE) {
+        return Err(MmError::AccessDenied);
+    }
+    if memory.objects.kind(object) != ObjectKind::SharedMemory {
+        return Err(MmError::NotSupported);
+    }
+    Ok(object)
 }
 
 /// Makes pages of an object zero: those that nobody maps by taking them out,

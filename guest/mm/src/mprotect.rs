@@ -176,9 +176,8 @@ impl Rights {
         let mut if_all = EntryFlags::empty();
         let mut if_none = EntryFlags::empty();
         if area.is_private() {
-            // Ours alone and already written; everything else faults first.
-            if_all |= EntryFlags::DIRTY;
-            if_none |= EntryFlags::COPY_ON_WRITE | EntryFlags::SPECIAL;
+            // Ours alone; everything else faults first.
+            if_none = EntryFlags::COPY_ON_WRITE | EntryFlags::SPECIAL;
         } else if area.flags.contains(AreaFlags::NOTIFY_WRITE) {
             if_all |= EntryFlags::DIRTY;
         }

@@ -216,7 +216,8 @@ impl AddressSpace {
         let grown = Area { end, ..*area };
         self.count_area(&grown, true);
         self.areas.replace(place, grown);
-        self.merge(memory, area.start, end);
+        // With what follows only: as on Linux what lies before stays apart.
+        self.merge(memory, GuestVirt(area.start.0 + 1), end);
         Ok(())
     }
 
@@ -318,14 +319,14 @@ impl AddressSpace {
         let untouched = area.is_anonymous() && area.family == 0;
         let offset = if untouched { target.0 >> PAGE_SHIFT } else { area.index_of(remap.start) };
         self.add_area(Area { start: target, end, offset, ..*area });
+        // Now, as on Linux: with `DONT_UNMAP` this may be the source's area too.
+        self.merge(memory, target, end);
         self.move_entries(memory, &mut edits, remap, target);
         if keeps {
             self.empty_source(area, remap);
         } else if remap.old > 0 {
             self.drop_source(memory, &mut edits, remap);
         }
-        drop(edits);
-        self.merge(memory, target, end);
         Ok(())
     }
 
@@ -386,13 +387,16 @@ impl AddressSpace {
     }
 
     /// `DONT_UNMAP`: what is left of the source is unlocked, and if all of it was
-    /// moved, it is as if it had never been touched.
+    /// moved, it is as if it had never been touched. Where the target was merged
+    /// with it, the target is unlocked as well, as on Linux.
     fn empty_source(&mut self, area: &Area, remap: &Remap) {
-        let Some(place) = self.areas.containing(area.start) else { return };
-        self.count_area(area, false);
-        let mut left = *area;
+        let Some(place) = self.areas.containing(remap.start) else { return };
+        let whole = *self.areas.get(place);
+        self.count_area(&whole, false);
+        let mut left = whole;
         left.flags -= AreaFlags::LOCKED | AreaFlags::LOCK_ON_FAULT;
-        if area.start == remap.start && area.end == remap.old_end() {
+        let is_source = (whole.start, whole.end) == (area.start, area.end);
+        if is_source && area.start == remap.start && area.end == remap.old_end() {
             left.family = 0;
         }
         self.count_area(&left, true);

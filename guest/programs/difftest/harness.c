@@ -244,12 +244,13 @@ bool is_inexact(uint64_t start, uint64_t length)
 void print_address(uint64_t address)
 {
     /* The kernel may place mappings below window B; a stack may grow out of
-     * its window: both are still named by it. */
+     * its window, and a mapping may end behind it: all are still named by it. */
     for (int i = 0; i < WINDOWS; i++) {
         uint64_t start = windows[i].start;
         uint64_t below = i == WINDOW_C ? 0 : BESIDE;
+        uint64_t above = i == WINDOW_B ? 0 : BESIDE;
 
-        if (address + below < start || address > start + WINDOW_PAGES * PAGE)
+        if (address + below < start || address > start + WINDOW_PAGES * PAGE + above)
             continue;
         print_char(windows[i].name);
         print_char(address < start ? '-' : '+');

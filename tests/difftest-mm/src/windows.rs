@@ -101,8 +101,9 @@ impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (window, start) in self.windows.starts.into_iter().enumerate() {
             let below = if window == HEAP { 0 } else { BESIDE };
+            let above = if window == BELOW { 0 } else { BESIDE };
             let address = self.address;
-            if address + below < start || address > start + WINDOW_PAGES * PAGE_SIZE {
+            if address + below < start || address > start + WINDOW_PAGES * PAGE_SIZE + above {
                 continue;
             }
             return if address < start {
@@ -130,6 +131,8 @@ mod tests {
             (START[0] - 0x1000, "A-0x1000"),
             (START[1] - 0xe_6000, "B-0xe6000"),
             (START[2] - 0x1000, "0xfff000"),
+            (START[2] + 0x2_1000, "C+0x21000"),
+            (START[1] + 0x2_1000, "0x7f0000021000"),
             (0, "0x0"),
         ] {
             assert_eq!(windows.name(address).to_string(), name);

@@ -196,9 +196,7 @@ fn unmap(object: ObjectId, from: u64, end: u64) {
     if memory().objects.references(object) == OWN_REFERENCE {
         return;
     }
-    for process in process::all() {
-        process.space().lock().unmap_object(memory(), object, from, end);
-    }
+    process::unmap_everywhere(object, from..end);
 }
 
 /// Clears part of a page, if it is there.

@@ -19,18 +19,21 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::FaultCounters;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::time;
+use pagelab_mm::ObjectId;
 use pagelab_vfs::{FdTable, FsContext};
 
 use self::sleep::WaitQueue;
 use self::space::Space;
 use self::thread::{Thread, Tid};
 use self::usage::Usage;
+use crate::memory::memory;
 use crate::signal::ProcessSignals;
 
 pub mod exec;
@@ -299,6 +302,13 @@ pub fn find(pid: Pid) -> Option<Arc<Process>> {
 /// All processes, in the order of their numbers.
 pub fn all() -> Vec<Arc<Process>> {
     TABLE.lock().values().cloned().collect()
+}
+
+/// Takes pages of an object out of every program's memory.
+pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>) {
+    for process in all() {
+        process.space().lock().unmap_object(memory(), object, pages.start, pages.end);
+    }
 }
 
 /// The thread with a number, whatever process it belongs to.

@@ -14,7 +14,7 @@ use pagelab_vfs::Errno;
 use super::{Arguments, Outcome, files};
 use crate::memory::memory;
 use crate::process::space::Space;
-use crate::process::{program, scheduler};
+use crate::process::{self, program, scheduler};
 use crate::user;
 
 /// Memory calls.
@@ -33,10 +33,7 @@ pub fn dispatch(call: u32, a: &Arguments) -> Outcome {
         }
         linux::__NR_brk => brk(&space, address),
         linux::__NR_mremap => mremap(&space, a),
-        linux::__NR_madvise => {
-            attempt(&space, |space| space.madvise(memory(), address, a[1], word(a[2])))?;
-            Ok(0)
-        }
+        linux::__NR_madvise => madvise(&space, a),
         linux::__NR_mincore => mincore(&space, a),
         linux::__NR_msync => msync(&space, a),
         _ => locking(&space, call, a),
@@ -164,6 +161,18 @@ fn mremap(space: &Space, a: &Arguments) -> Outcome {
         populate(space, start, end);
     }
     Ok(mapped.start.0)
+}
+
+fn madvise(space: &Space, a: &Arguments) -> Outcome {
+    let (start, length, advice) = (GuestVirt(a[0]), a[1], word(a[2]));
+    if advice == linux::MADV_REMOVE {
+        let parts: Vec<_> = space.lock().removed_by_advice(memory(), start, length).collect();
+        for (object, pages) in parts {
+            process::unmap_everywhere(object, pages);
+        }
+    }
+    attempt(space, |space| space.madvise(memory(), start, length, advice))?;
+    Ok(0)
 }
 
 fn mincore(space: &Space, a: &Arguments) -> Outcome {

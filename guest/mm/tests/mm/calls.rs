@@ -178,6 +178,54 @@ fn dont_unmap_leaves_an_empty_mapping() {
     lab.check_balance();
 }
 
+/// Start, length in pages and lock of the areas from `start` on.
+fn areas_from(space: &AddressSpace, start: GuestVirt) -> Vec<(u64, u64, bool)> {
+    let areas = space.areas().filter(|area| area.start >= start);
+    let locked = |area: &pagelab_mm::Area| area.flags.contains(pagelab_mm::AreaFlags::LOCKED);
+    areas.map(|area| ((area.start.0 - start.0) / PAGE, area.pages(), locked(area))).collect()
+}
+
+#[test]
+fn a_target_that_became_one_with_its_source_is_unlocked_too() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let flags = RemapFlags::MAY_MOVE | RemapFlags::DONT_UNMAP | RemapFlags::FIXED;
+    let at = lab.map_at(&mut space, 0x1000_0000, 5, Protection::READ, PRIVATE).unwrap();
+    space.mlock(&lab.memory, page(at, 3), 2 * PAGE, false).unwrap();
+    assert_eq!(areas_from(&space, at), [(0, 3, false), (3, 2, true)]);
+    let target = page(at, 3).0;
+    remap(&lab, &mut space, page(at, 4), (1, 1), flags, target).unwrap();
+    // What lies before was looked at when the lock was still there.
+    assert_eq!(areas_from(&space, at), [(0, 3, false), (3, 2, false)]);
+    assert_eq!(space.sizes().locked, 0);
+
+    // Without a neighbour of its kind the target keeps the lock.
+    space.mlock(&lab.memory, page(at, 4), PAGE, false).unwrap();
+    remap(&lab, &mut space, page(at, 4), (1, 1), flags, page(at, 8).0).unwrap();
+    assert_eq!(areas_from(&space, page(at, 8)), [(0, 1, true)]);
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn what_grows_in_place_joins_what_follows_only() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let at = lab.map_at(&mut space, 0x1000_0000, 4, RW, PRIVATE).unwrap();
+    space.mlock(&lab.memory, page(at, 2), PAGE, true).unwrap();
+    let flags = RemapFlags::MAY_MOVE | RemapFlags::DONT_UNMAP;
+    // Leaves the source unlocked beside areas that are like it.
+    let moved = remap(&lab, &mut space, page(at, 2), (1, 1), flags, 0).unwrap();
+    space.munmap(&lab.memory, moved, PAGE).unwrap();
+    space.munmap(&lab.memory, page(at, 3), PAGE).unwrap();
+    lab.map_at(&mut space, page(at, 4).0, 1, RW, PRIVATE).unwrap();
+    assert_eq!(areas_from(&space, at)[..3], [(0, 2, false), (2, 1, false), (4, 1, false)]);
+    remap(&lab, &mut space, page(at, 2), (1, 2), RemapFlags::empty(), 0).unwrap();
+    assert_eq!(areas_from(&space, at), [(0, 2, false), (2, 3, false)]);
+    lab.end(space);
+    lab.check_balance();
+}
+
 #[test]
 fn old_length_zero_maps_shared_memory_twice() {
     let lab = Lab::new(512);
@@ -259,6 +307,10 @@ fn advice_drops_pages() {
     assert_eq!(lab.load(&mut space, page(at, 1)), Ok((0, Some(FaultKind::ZeroPageRead))));
     space.madvise(memory, at, PAGE, 8).unwrap();
     assert_eq!(lab.write(&mut space, at), None, "a page marked free stays while there is room");
+    space.madvise(memory, at, PAGE, 8).unwrap();
+    space.mprotect(memory, at, PAGE, READ).unwrap();
+    space.mprotect(memory, at, PAGE, READ | WRITE).unwrap();
+    assert_eq!(lab.write(&mut space, at), None, "clean, but ours alone");
     let shared = lab.map(&mut space, 2, RW, SHARED);
     lab.store(&mut space, shared, 1).unwrap();
     space.madvise(memory, shared, PAGE, 4).unwrap();
@@ -266,6 +318,38 @@ fn advice_drops_pages() {
     assert_eq!(lab.load(&mut space, shared), Ok((1, Some(FaultKind::FileMinor))));
     space.madvise(memory, shared, PAGE, 9).unwrap();
     assert_eq!(lab.load(&mut space, shared), Ok((0, Some(FaultKind::DemandZero))));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn removed_pages_are_named_up_to_the_first_failure() {
+    let lab = Lab::new(512);
+    let memory = &lab.memory;
+    let mut space = lab.space();
+    let at = 0x1000_0000;
+    let start = GuestVirt(at);
+    lab.map_at(&mut space, at, 4, RW, SHARED | MapFlags::FIXED).unwrap();
+    lab.map_at(&mut space, at + 6 * PAGE, 2, RW, SHARED | MapFlags::FIXED).unwrap();
+    lab.map_at(&mut space, at + 8 * PAGE, 1, RW, PRIVATE | MapFlags::FIXED).unwrap();
+    lab.map_at(&mut space, at + 9 * PAGE, 1, RW, SHARED | MapFlags::FIXED).unwrap();
+    let removed = |space: &AddressSpace, from, length| {
+        space.removed_by_advice(memory, from, length).map(|(_, pages)| pages).collect::<Vec<_>>()
+    };
+    assert_eq!(removed(&space, page(start, 1), 9 * PAGE), [1..4, 0..2], "private memory ends it");
+    assert_eq!(removed(&space, page(start, 1), PAGE), [1..2]);
+    assert_eq!(removed(&space, GuestVirt(at + 1), PAGE), []);
+    assert_eq!(removed(&space, start, u64::MAX), []);
+
+    // A twin of the page, here standing for another process, keeps it alive
+    // unless it is unmapped first.
+    let object = space.area_at(start).unwrap().object().unwrap();
+    let twin = remap(&lab, &mut space, start, (0, 2), RemapFlags::MAY_MOVE, 0).unwrap();
+    lab.store(&mut space, page(twin, 1), 7).unwrap();
+    space.unmap_object(memory, object, 1, 2);
+    space.madvise(memory, page(start, 1), PAGE, 9).unwrap();
+    assert_eq!(resident(&lab, &space, twin, 2), [false, false]);
+    assert_eq!(lab.load(&mut space, page(twin, 1)), Ok((0, Some(FaultKind::DemandZero))));
     lab.end(space);
     lab.check_balance();
 }

@@ -133,3 +133,24 @@ fn referenced_pages_are_those_used_since_the_bits_were_cleared() {
     lab.end(space);
     lab.check_balance();
 }
+
+#[test]
+fn pages_shared_after_fork_are_marked_free_on_one_side() {
+    let lab = Lab::new(512);
+    let memory = &lab.memory;
+    let mut parent = lab.space();
+    let at = lab.map(&mut parent, 2, RW, PRIVATE | MapFlags::POPULATE);
+    lab.store(&mut parent, at, 7).unwrap();
+    let mut child = parent.fork(memory).unwrap();
+    child.madvise(memory, at, PAGE, 8).unwrap();
+    memory.machine.check_tlb();
+    let (ours, theirs) = (stats(&lab, &child, at), stats(&lab, &parent, at));
+    assert_eq!((ours.shared_clean, ours.shared_dirty), (PAGE, PAGE));
+    assert_eq!((theirs.shared_clean, theirs.shared_dirty), (0, 2 * PAGE));
+    assert_eq!(lab.store(&mut child, at, 8), Ok(Some(FaultKind::CowCopy)));
+    assert_eq!(stats(&lab, &child, at).private_dirty, PAGE);
+    assert_eq!(lab.load(&mut parent, at), Ok((7, None)));
+    lab.end(parent);
+    lab.end(child);
+    lab.check_balance();
+}
