@@ -32,7 +32,7 @@ pub struct Place {
 struct Leaf {
     /// Never empty, in order.
     areas: Vec<Area>,
-    /// The largest gap before one of the areas.
+    /// The largest gap before one of the areas, guard gaps included.
     largest_gap: u64,
 }
 
@@ -275,25 +275,31 @@ impl Areas {
         }
     }
 
-    /// The highest start of a gap-free `length` bytes between `low` and `high`:
-    /// areas that grow down keep their guard gap.
+    /// The highest start of `length` free bytes between `low` and `high`, with the
+    /// guard gaps of areas that grow down kept free as Linux does it: where the
+    /// highest room reaches into one, the search goes on below that guard gap,
+    /// and passes over whatever room lies beside it.
     #[must_use]
     pub fn highest_gap(&self, length: u64, low: GuestVirt, high: GuestVirt) -> Option<GuestVirt> {
-        let fits = |from: u64, to: u64| {
-            let (from, to) = (from.max(low.0), to.min(high.0));
-            (to >= from && to - from >= length).then(|| GuestVirt(to - length))
-        };
-        if let Some(found) = fits(self.last().map_or(0, |area| area.end.0), high.0) {
-            return Some(found);
+        let mut high = high.0;
+        let fits = |from: u64, to: u64| to >= from && to - from >= length;
+        let from = self.last().map_or(0, |area| area.end.0).max(low.0);
+        if fits(from, high) {
+            return Some(GuestVirt(high - length));
         }
         for (index, leaf) in self.leaves.iter().enumerate().rev() {
             if leaf.largest_gap < length {
                 continue;
             }
             for slot in (0..leaf.areas.len()).rev() {
-                let (from, to) = self.gap_before(Place { leaf: index, slot });
-                if let Some(found) = fits(from, to) {
-                    return Some(found);
+                let place = Place { leaf: index, slot };
+                let from = self.end_before(place);
+                let above = self.get(place);
+                if fits(from.max(low.0), above.start.0.min(high)) {
+                    high = above.guarded_start().0.min(high);
+                    if fits(from.max(low.0), high) {
+                        return Some(GuestVirt(high - length));
+                    }
                 }
                 if from < low.0 {
                     return None;
@@ -303,7 +309,8 @@ impl Areas {
         None
     }
 
-    /// The lowest start of such a gap.
+    /// The lowest start of `length` free bytes between `low` and `high`, with the
+    /// guard gaps of areas that grow down kept free.
     #[must_use]
     pub fn lowest_gap(&self, length: u64, low: GuestVirt, high: GuestVirt) -> Option<GuestVirt> {
         let fits = |from: u64, to: u64| {
@@ -315,7 +322,8 @@ impl Areas {
                 continue;
             }
             for slot in 0..leaf.areas.len() {
-                let (from, to) = self.gap_before(Place { leaf: index, slot });
+                let place = Place { leaf: index, slot };
+                let (from, to) = (self.end_before(place), self.get(place).guarded_start().0);
                 if let Some(found) = fits(from, to) {
                     return Some(found);
                 }
@@ -354,9 +362,8 @@ impl Areas {
         self.spare.pop().unwrap_or_default()
     }
 
-    fn gap_before(&self, place: Place) -> (u64, u64) {
-        let from = self.previous(place).map_or(0, |previous| self.get(previous).end.0);
-        (from, self.get(place).guarded_start().0)
+    fn end_before(&self, place: Place) -> u64 {
+        self.previous(place).map_or(0, |previous| self.get(previous).end.0)
     }
 
     /// Brings up to date the gaps of a leaf, and of the next one, whose first
@@ -373,7 +380,7 @@ impl Areas {
         let leaf = &mut self.leaves[leaf];
         let mut largest = 0;
         for area in &leaf.areas {
-            largest = largest.max(area.guarded_start().0.saturating_sub(end));
+            largest = largest.max(area.start.0 - end);
             end = area.end.0;
         }
         leaf.largest_gap = largest;

@@ -47,6 +47,9 @@ impl AddressSpace {
         let old = aligned(self.heap_end).ok_or(MmError::NoSpace)?;
         let new = aligned(end).filter(|&new| new <= USER_END).ok_or(MmError::NoSpace)?;
         if new < old {
+            if self.areas.overlapping(new, old).next().is_none() {
+                return Err(MmError::NotMapped);
+            }
             self.check_hole(new, old)?;
             self.areas.reserve(2)?;
             self.unmap_range(memory, new, old);

@@ -16,6 +16,7 @@
 //!          ├ zero page       → a zeroed frame
 //!          ├ anonymous, ours alone → writable (CowReuse)
 //!          └ else            → a copy (CowCopy)
+//!        present, fetch, not executable → Forbidden
 //!        present otherwise   → Spurious
 //! ```
 //!
@@ -218,6 +219,9 @@ impl AddressSpace {
     ) -> Result<Resolved, FaultError> {
         let before = Some(entry.frame());
         if !fault.access.write || entry.has(EntryFlags::WRITABLE) {
+            if fault.access.execute && !fault.area.protection.contains(Protection::EXECUTE) {
+                return Err(FaultError::Forbidden);
+            }
             // Flushed, or the processor would come back with the same.
             let used = if fault.access.write { WRITTEN } else { EntryFlags::ACCESSED };
             self.replace(fault, entry.with(used));
@@ -288,17 +292,13 @@ impl AddressSpace {
     }
 }
 
-/// Whether an area's protection allows an access. As the processor has it:
-/// what may be written or executed may also be read.
+/// Whether an area's protection allows to make a page present for an access. As
+/// the processor has it: what may be written or executed may also be read. An
+/// instruction fetch gets the page like a read; it is when the page is there
+/// that fetching from it is forbidden.
 #[inline]
 pub(crate) const fn allows(protection: Protection, access: Access) -> bool {
-    if access.write {
-        protection.contains(Protection::WRITE)
-    } else if access.execute {
-        protection.contains(Protection::EXECUTE)
-    } else {
-        !protection.is_empty()
-    }
+    if access.write { protection.contains(Protection::WRITE) } else { !protection.is_empty() }
 }
 
 const fn page_in(kind: ObjectKind, major: bool) -> FaultKind {

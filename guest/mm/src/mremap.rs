@@ -83,8 +83,9 @@ impl Remap {
         }
         if placed {
             let resizes = flags.contains(RemapFlags::DONT_UNMAP) && remap.old != remap.new;
+            // An end that wraps around overlaps nothing; shrinking finds it later.
             let overlaps = remap.start.0 < remap.target.0 + remap.new
-                && remap.target.0 < remap.start.0.saturating_add(remap.old);
+                && remap.target.0 < remap.start.0.wrapping_add(remap.old);
             if !remap.target.is_page_aligned()
                 || !flags.contains(RemapFlags::MAY_MOVE)
                 || resizes
@@ -259,6 +260,8 @@ impl AddressSpace {
             self.check_hole(remap.target, end)?;
             self.areas.reserve(2)?;
             self.unmap_range(memory, remap.target, end);
+            // That may have been the source.
+            self.area_at(remap.start).ok_or(MmError::BadAddress)?;
         }
         if remap.new < remap.old {
             self.shrink(memory, &remap)?;

@@ -73,7 +73,7 @@ fn memory() -> Memory<Ram> {
     let frames = Frames::new(info, blocks, &[FrameRange { first, end, zero: true }]).unwrap();
     let ram = Ram::new(2048);
     (0..2048).for_each(|frame| ram.touch(Frame(frame)));
-    Memory::new(ram, frames, None).unwrap()
+    Memory::new(ram, Box::leak(Box::new(frames)), None).unwrap()
 }
 
 fn map(

@@ -50,6 +50,9 @@ static void run_mremap(const struct operation *operation)
     uint64_t source = operation->address;
     /* With a length of 0 it is the page that counts. */
     bool inexact = is_inexact(source, operation->length ? operation->length : PAGE);
+    /* Where a range with holes moves to, what was there stays behind the holes. */
+    bool target_inexact = inexact || ((operation->flags & MREMAP_FIXED) &&
+                                      is_inexact(operation->new_address, operation->new_length));
     long result = sys6(__NR_mremap, source, operation->length, operation->new_length,
                        operation->flags, operation->new_address, 0);
 
@@ -59,7 +62,7 @@ static void run_mremap(const struct operation *operation)
         print_address(result);
         if ((uint64_t)result != source && !(operation->flags & MREMAP_DONTUNMAP))
             mark_inexact(source, operation->length, false);
-        mark_inexact(result, operation->new_length, inexact);
+        mark_inexact(result, operation->new_length, target_inexact);
     }
     print_faults(!inexact);
 }

@@ -177,7 +177,13 @@ impl<'a> Run<'a> {
     fn mremap(&mut self, process: &mut Process, operation: &Operation) {
         let memory = &self.host.memory;
         let (source, length) = (operation.address, operation.length);
-        let inexact = process.windows.is_inexact(source, length.max(1));
+        // With a length of 0 it is the page that counts.
+        let counted = if length == 0 { PAGE_SIZE } else { length };
+        let inexact = process.windows.is_inexact(source, counted);
+        // Where a range with holes moves to, what was there stays behind the holes.
+        let fixed = operation.flags & RemapFlags::FIXED.bits() != 0;
+        let target = (operation.new_address, operation.new_length);
+        let target_inexact = inexact || fixed && process.windows.is_inexact(target.0, target.1);
         let request = RemapRequest {
             address: GuestVirt(source),
             old_length: length,
@@ -195,7 +201,7 @@ impl<'a> Run<'a> {
                 if moved && !request.flags.contains(RemapFlags::DONT_UNMAP) {
                     process.windows.mark_inexact(source, length, false);
                 }
-                process.windows.mark_inexact(mapped.start.0, operation.new_length, inexact);
+                process.windows.mark_inexact(mapped.start.0, operation.new_length, target_inexact);
                 self.print(format_args!("{}", process.windows.name(mapped.start.0)));
             }
             Err(error) => self.text.push_str(errno_name(error)),

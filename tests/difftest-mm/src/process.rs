@@ -1,10 +1,10 @@
 //! One process: an address space, and accesses that may fault.
 
-use pagelab_abi::addr::{Frame, GuestVirt};
+use pagelab_abi::addr::{Frame, GuestVirt, PAGE_SIZE};
 use pagelab_mm::frames::FramesError;
 use pagelab_mm::{
     Access, AddressSpace, Block, FaultError, FrameInfo, FrameRange, Frames, Layout, Limits,
-    Machine, Memory, Metadata, MmError, OutOfMemory,
+    Machine, MapFlags, MapRequest, MapSource, Memory, Metadata, MmError, OutOfMemory, Protection,
 };
 use thiserror::Error;
 
@@ -19,6 +19,8 @@ const FRAMES: u32 = 16384;
 pub(crate) enum HostError {
     #[error("no frames: {0:?}")]
     Frames(FramesError),
+    #[error("no neighbours of the windows: {0}")]
+    Neighbours(#[from] MmError),
     #[error("out of memory before the program began")]
     OutOfMemory,
 }
@@ -66,8 +68,26 @@ impl Host {
         let layout = Layout { stack_top: base, mmap_base: base };
         let limits = Limits { may_lock: true, ..Limits::default() };
         let mut space = AddressSpace::new(&self.memory, layout, limits)?;
-        space.set_heap(windows.heap(), 0);
+        self.map_neighbours(&mut space, &windows)?;
         Ok(Process { space, windows, depth: 0, faults: 0 })
+    }
+
+    /// Maps what bounds the windows in the tester too: a page of shared memory
+    /// above the one from which mappings are placed downwards, and the heap's
+    /// first page, without access.
+    fn map_neighbours(&self, space: &mut AddressSpace, windows: &Windows) -> Result<(), MmError> {
+        let request = MapRequest {
+            address: windows.mmap_base(),
+            length: PAGE_SIZE,
+            protection: Protection::empty(),
+            flags: MapFlags::SHARED | MapFlags::ANONYMOUS | MapFlags::FIXED,
+            source: MapSource::Anonymous,
+        };
+        space.mmap(&self.memory, &request)?;
+        let heap = GuestVirt(windows.heap().0 - PAGE_SIZE);
+        space.set_heap(heap, 0);
+        space.brk(&self.memory, windows.heap());
+        space.mprotect(&self.memory, heap, PAGE_SIZE, 0)
     }
 
     /// Ends a process.

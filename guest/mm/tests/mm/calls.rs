@@ -217,6 +217,10 @@ fn mremap_has_linuxs_errors() {
     assert_eq!(errno(0x3000_0000, (1, 2), 1, 0), 14);
     assert_eq!(errno(at.0, (5, 6), 1, 0), 14, "past the area");
     assert_eq!(errno(at.0, (4, 4), 3, 0x1000), 1);
+    let wrapping = u64::MAX / PAGE;
+    assert_eq!(errno(0x3000_0000, (wrapping, 2), 3, 0x3001_0000), 14, "no overlap, no area");
+    assert_eq!(errno(at.0, (wrapping, 2), 3, at.0 + 8 * PAGE), 22, "the end cannot be unmapped");
+    assert_eq!(errno(at.0, (wrapping, 1), 3, at.0), 14, "the target was the source");
     lab.end(space);
     lab.check_balance();
 }

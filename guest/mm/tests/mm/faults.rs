@@ -43,12 +43,42 @@ fn what_is_not_allowed_is_told_apart() {
     assert_eq!(fault(&mut space, none, Access::READ), FaultError::Forbidden);
     let read = lab.map(&mut space, 1, Protection::READ, PRIVATE);
     assert_eq!(fault(&mut space, read, Access::WRITE), FaultError::Forbidden);
+    assert_eq!(lab.read(&mut space, read), Some(FaultKind::ZeroPageRead));
     assert_eq!(fault(&mut space, read, Access::EXECUTE), FaultError::Forbidden);
     assert_eq!(FaultError::Forbidden.kind(), Some(FaultKind::ProtectionViolation));
     let code = lab.map(&mut space, 1, Protection::EXECUTE, PRIVATE);
     let (_, faults) = lab.touch(&mut space, code, Access::EXECUTE).unwrap();
     assert_eq!(faults[0].kind, FaultKind::ZeroPageRead);
     assert_eq!(fault(&mut space, GuestVirt(0x7fff_ffff_f000), Access::READ), FaultError::NoMapping);
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn a_page_is_there_before_fetching_from_it_is_forbidden() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let private = lab.map(&mut space, 1, RW, PRIVATE);
+    let first = space.fault(&lab.memory, private, Access::EXECUTE).unwrap();
+    assert_eq!(first.kind, FaultKind::ZeroPageRead);
+    let again = space.fault(&lab.memory, private, Access::EXECUTE);
+    assert_eq!(again, Err(FaultError::Forbidden));
+    assert_eq!(lab.write(&mut space, private), Some(FaultKind::ZeroPageUpgrade));
+    let none = lab.map(&mut space, 1, Protection::empty(), PRIVATE);
+    let fetched = space.fault(&lab.memory, none, Access::EXECUTE);
+    assert_eq!(fetched, Err(FaultError::Forbidden), "no page to be had");
+    // Past the end of shared memory there is no page that could forbid anything.
+    let shared = lab.map_at(&mut space, 0x1000_0000, 1, RW, SHARED).unwrap();
+    let request = pagelab_mm::RemapRequest {
+        address: shared,
+        old_length: PAGE,
+        new_length: 2 * PAGE,
+        flags: pagelab_mm::RemapFlags::empty(),
+        new_address: GuestVirt(0),
+    };
+    space.mremap(&lab.memory, &request).unwrap();
+    let past = space.fault(&lab.memory, page(shared, 1), Access::EXECUTE);
+    assert_eq!(past, Err(FaultError::NoBacking));
     lab.end(space);
     lab.check_balance();
 }

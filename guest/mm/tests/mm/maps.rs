@@ -169,6 +169,10 @@ fn the_heap_grows_shrinks_and_stays_clear_of_others() {
     space.limits.data = 9 * PAGE;
     space.munmap(memory, page(start, 10), PAGE).unwrap();
     assert_eq!(space.brk(memory, page(start, 10)), page(start, 9));
+    // Where the program has unmapped its end the heap does not shrink.
+    space.munmap(memory, page(start, 7), 2 * PAGE).unwrap();
+    assert_eq!(space.brk(memory, page(start, 7)), page(start, 9));
+    assert_eq!(space.brk(memory, page(start, 6)), page(start, 6));
     lab.end(space);
     lab.check_balance();
 }
@@ -205,6 +209,7 @@ fn there_is_a_limit_to_the_number_of_areas() {
 #[test]
 fn every_space_gets_the_kernels_half_and_gives_its_root_back_zero() {
     let frames = crate::lab::frames(&[FrameRange { first: Frame(0), end: Frame(512), zero: true }]);
+    let frames: &'static _ = Box::leak(Box::new(frames));
     let ram = Ram::new(512);
     let kernel_root = frames.alloc_zeroed(&ram, Use::Table).unwrap();
     let user = Entry::for_frame(Frame(7), EntryFlags::PRESENT);
