@@ -63,6 +63,11 @@ const VALIDATED: u32 = MapFlags::all().bits() & !MapFlags::FIXED_NO_REPLACE.bits
 pub enum MapSource {
     /// Zeros.
     Anonymous,
+    /// Zeros of an open file: what `/dev/zero` gives.
+    Zeros {
+        /// It may be written through a shared mapping (opened for writing).
+        may_write: bool,
+    },
     /// Pages of an object. The mapping gets a reference of its own.
     Object {
         /// The object.
@@ -248,16 +253,20 @@ impl AddressSpace {
             flags.contains(MapFlags::NO_RESERVE) && memory.commit.policy() != Overcommit::Never,
         );
         area.set(AreaFlags::NO_HUGE_PAGE, flags.contains(MapFlags::STACK));
-        if let MapSource::Object { object, may_write, notify_write, .. } = request.source {
+        let may_write = match request.source {
+            MapSource::Anonymous => true,
+            MapSource::Zeros { may_write } | MapSource::Object { may_write, .. } => may_write,
+        };
+        if shared && !may_write {
+            if request.protection.contains(Protection::WRITE) {
+                return Err(MmError::AccessDenied);
+            }
+            area.remove(AreaFlags::MAY_WRITE);
+        }
+        if let MapSource::Object { object, notify_write, .. } = request.source {
             let kind = memory.objects.kind(object);
             area.set(AreaFlags::SHARED_MEMORY, kind == ObjectKind::SharedMemory);
-            if shared {
-                area.set(AreaFlags::MAY_WRITE, may_write);
-                area.set(AreaFlags::NOTIFY_WRITE, notify_write);
-                if !may_write && request.protection.contains(Protection::WRITE) {
-                    return Err(MmError::AccessDenied);
-                }
-            }
+            area.set(AreaFlags::NOTIFY_WRITE, shared && notify_write);
         } else {
             area.set(AreaFlags::SHARED_MEMORY, shared);
         }
@@ -309,11 +318,11 @@ impl AddressSpace {
                 area.backing = Backing::Object(object);
                 area.offset = offset;
             }
-            MapSource::Anonymous if !area.is_private() => {
+            _ if !area.is_private() => {
                 area.backing = Backing::Object(shared_memory(memory, pages, reserve)?);
                 area.offset = 0;
             }
-            MapSource::Anonymous => {}
+            MapSource::Anonymous | MapSource::Zeros { .. } => {}
         }
         self.unmap_range(memory, area.start, area.end);
         self.add_area(area);

@@ -104,7 +104,7 @@ fn mmap(space: &Space, a: &Arguments) -> Outcome {
     let source = if flags.contains(MapFlags::ANONYMOUS) {
         MapSource::Anonymous
     } else {
-        files::map_source(super::int(a[4]), word(a[2]), flags, offset / PAGE_SIZE)?
+        files::map_source(super::int(a[4]), a[1], word(a[2]), flags, offset / PAGE_SIZE)?
     };
     let request = MapRequest {
         address: GuestVirt(a[0]),

@@ -82,6 +82,33 @@ fn wrong_requests_have_linuxs_errors() {
 }
 
 #[test]
+fn zeros_of_a_file_are_written_as_it_was_opened() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let mut map = |protection, flags, may_write| {
+        let source = MapSource::Zeros { may_write };
+        let request = MapRequest { address: GuestVirt(0), length: PAGE, protection, flags, source };
+        space.mmap(&lab.memory, &request).map(|mapped| mapped.start)
+    };
+    let shared = MapFlags::SHARED;
+    assert_eq!(map(RW, shared, false), Err(MmError::AccessDenied));
+    assert_eq!(map(RW, MapFlags::PRIVATE | MapFlags::GROWS_DOWN, true), Err(MmError::Invalid));
+    let read_only = map(Protection::READ, shared, false).unwrap();
+    let writable = map(Protection::READ, MapFlags::SHARED_VALIDATE, true).unwrap();
+    let private = map(Protection::READ, MapFlags::PRIVATE, false).unwrap();
+    let both = u32::from(RW.bits());
+    let refused = space.mprotect(&lab.memory, read_only, PAGE, both);
+    assert_eq!(refused, Err(MmError::AccessDenied));
+    for at in [writable, private] {
+        space.mprotect(&lab.memory, at, PAGE, both).unwrap();
+        assert_eq!(lab.load(&mut space, at).map(|(value, _)| value), Ok(0));
+        lab.write(&mut space, at);
+    }
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
 fn limits_hold() {
     let lab = Lab::new(512);
     let mut space = lab.space();

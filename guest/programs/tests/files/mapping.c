@@ -88,6 +88,10 @@ static void refused(void)
     CHECK_FAILS(MAP(both, MAP_SHARED, reader), EACCES);
     CHECK(MAP(both, MAP_PRIVATE, reader) != -1);
     CHECK_FAILS(MAP(PROT_READ, MAP_PRIVATE, writer), EACCES);
+    /* Wrong whatever the file allows; a file that is not there is worse. */
+    CHECK_FAILS(MAP(PROT_READ, 0, writer), EINVAL);
+    CHECK_FAILS((long)mmap(NULL, 0, both, MAP_SHARED, writer, 0), EINVAL);
+    CHECK_FAILS((long)mmap(NULL, 0, both, 0, 999, 0), EBADF);
     CHECK_FAILS(MAP(PROT_READ, MAP_SHARED, folder), ENODEV);
     CHECK(pipe(pipes) == 0);
     CHECK_FAILS(MAP(PROT_READ, MAP_SHARED, pipes[0]), ENODEV);
@@ -100,6 +104,11 @@ static void refused(void)
     char *zeros = mmap(NULL, PAGE, both, MAP_PRIVATE, zero, 0);
     CHECK(zeros != MAP_FAILED && zeros[0] == 0);
     zeros[0] = 1;
+    int read_zeros = open("/dev/zero", O_RDONLY);
+    zeros = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, read_zeros, 0);
+    CHECK(zeros != MAP_FAILED && zeros[0] == 0);
+    CHECK_FAILS(mprotect(zeros, PAGE, both), EACCES);
+    CHECK_FAILS(MAP(both, MAP_SHARED, read_zeros), EACCES);
     close(reader);
     close(writer);
 }
