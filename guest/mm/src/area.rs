@@ -50,8 +50,6 @@ bitflags! {
         const HUGE_PAGE = 1 << 11;
         /// Large pages not wanted.
         const NO_HUGE_PAGE = 1 << 12;
-        /// Pages may be merged with equal ones (recorded only).
-        const MERGEABLE = 1 << 13;
         /// `mprotect` may allow writing: not for shared maps of objects that
         /// were opened for reading.
         const MAY_WRITE = 1 << 14;

@@ -47,7 +47,8 @@ pub enum Advice {
 }
 
 impl Advice {
-    /// From Linux's number.
+    /// From Linux's number. Equal pages are not merged here: `MADV_MERGEABLE`
+    /// and its opposite are unknown, as to a Linux that is built so.
     #[must_use]
     pub const fn from_linux(number: u32) -> Option<Self> {
         type Flags = AreaFlags;
@@ -59,8 +60,6 @@ impl Advice {
             2 => (Flags::SEQUENTIAL, Flags::RANDOM),
             10 => (Flags::DONT_FORK, NONE),
             11 => (NONE, Flags::DONT_FORK),
-            12 => (Flags::MERGEABLE, NONE),
-            13 => (NONE, Flags::MERGEABLE),
             14 => (Flags::HUGE_PAGE, Flags::NO_HUGE_PAGE),
             15 => (Flags::NO_HUGE_PAGE, Flags::HUGE_PAGE),
             16 => (Flags::DONT_DUMP, NONE),

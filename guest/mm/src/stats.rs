@@ -173,7 +173,6 @@ impl Area {
             (has(AreaFlags::SOFT_DIRTY), "sd"),
             (has(AreaFlags::HUGE_PAGE), "hg"),
             (has(AreaFlags::NO_HUGE_PAGE), "nh"),
-            (has(AreaFlags::MERGEABLE), "mg"),
         ]
         .into_iter()
         .filter_map(|(is_set, name)| is_set.then_some(name))

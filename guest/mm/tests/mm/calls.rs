@@ -282,6 +282,7 @@ fn advice_has_linuxs_errors() {
         space.madvise(&lab.memory, at, length, advice).map_or_else(MmError::errno, |()| 0)
     };
     assert_eq!(errno(at, PAGE, 99), 22);
+    assert_eq!(errno(at, PAGE, 12), 22, "nothing merges pages");
     assert_eq!(errno(GuestVirt(at.0 + 1), PAGE, 4), 22);
     assert_eq!(errno(at, u64::MAX, 4), 22);
     assert_eq!(errno(at, 0, 4), 0);

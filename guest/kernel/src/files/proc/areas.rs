@@ -98,7 +98,6 @@ fn flags(area: &Area) -> Flags {
         (AreaFlags::SOFT_DIRTY, Flags::SOFT_DIRTY),
         (AreaFlags::HUGE_PAGE, Flags::HUGE_PAGES),
         (AreaFlags::NO_HUGE_PAGE, Flags::NO_HUGE_PAGES),
-        (AreaFlags::MERGEABLE, Flags::MERGEABLE),
     ] {
         flags.set(flag, area.flags.contains(bit));
     }
