@@ -439,6 +439,9 @@ fn writing_changes_what_can_be_changed() {
         [(Setting::OvercommitMemory, 2), (Setting::DropCaches, 3)]
     );
     assert_eq!(machine.write("/proc/sys/kernel/pid_max", "3"), Err(Errno::EINVAL));
+    assert_eq!(machine.write("/proc/sys/kernel/tainted", "1"), Err(Errno::EINVAL));
+    let tainted = machine.kernel.setting(Setting::Tainted);
+    assert_eq!(machine.text("/proc/sys/kernel/tainted").unwrap(), format!("{tainted}\n"));
     assert_eq!(machine.write("/proc/version", "x"), Err(Errno::EINVAL));
 }
 

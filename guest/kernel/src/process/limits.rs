@@ -11,6 +11,8 @@ pub mod resource {
     pub const DATA: usize = 2;
     /// Size of the stack.
     pub const STACK: usize = 3;
+    /// Size of core files.
+    pub const CORE: usize = 4;
     /// Number of processes.
     pub const PROCESSES: usize = 6;
     /// Number of open files.
@@ -43,6 +45,8 @@ impl Default for ResourceLimits {
         const PENDING_SIGNALS: u64 = 4096;
         let mut limits = [(UNLIMITED, UNLIMITED); COUNT];
         limits[resource::STACK].0 = STACK;
+        // None are written.
+        limits[resource::CORE] = (0, 0);
         limits[resource::LOCKED] = (LOCKED, LOCKED);
         limits[resource::FILES] = FILES;
         limits[resource::PROCESSES] = (PROCESSES, PROCESSES);

@@ -32,6 +32,8 @@ pub enum Setting {
     OpenMax,
     /// Largest capacity of a pipe.
     PipeMaxSize,
+    /// What makes reports about the kernel doubtful, a bit each.
+    Tainted,
 }
 
 /// Where a setting is found and what it can be.
@@ -67,7 +69,7 @@ const fn place(
 }
 
 /// All settings.
-pub(super) static PLACES: [Place; 13] = [
+pub(super) static PLACES: [Place; 14] = [
     place(Setting::OvercommitMemory, Directory::Vm, b"overcommit_memory", Some(0..=2)),
     place(Setting::OvercommitRatio, Directory::Vm, b"overcommit_ratio", Some(0..=i32::MAX as u64)),
     place(Setting::DropCaches, Directory::Vm, b"drop_caches", Some(1..=4)),
@@ -81,6 +83,7 @@ pub(super) static PLACES: [Place; 13] = [
     place(Setting::FileMax, Directory::Fs, b"file-max", None),
     place(Setting::OpenMax, Directory::Fs, b"nr_open", None),
     place(Setting::PipeMaxSize, Directory::Fs, b"pipe-max-size", None),
+    place(Setting::Tainted, Directory::Kernel, b"tainted", None),
 ];
 
 impl Setting {

@@ -230,7 +230,10 @@ impl ProcSource for Kernel {
             Setting::FileMax => i64::MAX as u64,
             Setting::OpenMax => pagelab_vfs::fd_table::MAX_DESCRIPTORS as u64,
             Setting::PipeMaxSize => pagelab_vfs::pipe::MAX_CAPACITY as u64,
-            Setting::DropCaches | Setting::Swappiness | Setting::RandomizeAddresses => 0,
+            Setting::DropCaches
+            | Setting::Swappiness
+            | Setting::RandomizeAddresses
+            | Setting::Tainted => 0,
         }
     }
 
