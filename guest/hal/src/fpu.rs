@@ -86,6 +86,13 @@ pub(crate) fn init() {
     }
 }
 
+/// Whether all that ring 3 can use is saved. Where ring 0 is emulated it is not:
+/// programs find AVX there by themselves, and nothing in ring 0 can save it.
+#[must_use]
+pub fn is_saved_whole() -> bool {
+    components() != 0 || !cpu::features().has(Features::RING0_EMULATED)
+}
+
 /// Which components are saved, as XCR0 numbers them; 0 if it is done by
 /// `fxsave`.
 #[must_use]

@@ -14,22 +14,29 @@
 //! its own stack. The timer is armed only while somebody else is ready (time
 //! slices) or somebody waits for a moment: a lone program is never interrupted.
 //!
+//! A time slice ends where the timer interrupts, unless vector registers cannot
+//! be saved whole ([`fpu::is_saved_whole`]): then it ends at the next system
+//! call, where calling conventions let most of them go, and in the middle of a
+//! program only if it makes none for a second.
+//!
 //! Nothing is held across a switch: a thread that has ended leaves no reference
 //! on its stack, and [`after_switch`] frees it.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use pagelab_hal::sync::Lock;
-use pagelab_hal::{cpu, interrupts, memory, time};
+use pagelab_hal::{cpu, fpu, interrupts, memory, time};
 
-use super::sleep;
 use super::thread::{RunState, Thread};
+use super::{State, sleep};
 use crate::signal::timer;
 
 /// How long a thread runs while others are ready, in nanoseconds.
 const TIME_SLICE: u64 = 10_000_000;
+/// How long at most where a time slice waits for the thread's next call.
+const LONGEST_SLICE: u64 = 1_000_000_000;
 
 struct Scheduler {
     ready: VecDeque<Arc<Thread>>,
@@ -38,10 +45,20 @@ struct Scheduler {
     ended: Option<Arc<Thread>>,
     /// When the timer is armed for, if it is.
     alarm: Option<u64>,
+    /// Since when the current thread runs.
+    running_since: u64,
 }
 
-static SCHEDULER: Lock<Scheduler> =
-    Lock::new(Scheduler { ready: VecDeque::new(), current: None, ended: None, alarm: None });
+/// The running thread's time slice is over: it ends at its next system call.
+static SLICE_IS_OVER: AtomicBool = AtomicBool::new(false);
+
+static SCHEDULER: Lock<Scheduler> = Lock::new(Scheduler {
+    ready: VecDeque::new(),
+    current: None,
+    ended: None,
+    alarm: None,
+    running_since: 0,
+});
 
 /// The running thread.
 ///
@@ -97,6 +114,7 @@ pub fn block() {
 pub fn yield_now() {
     {
         let mut scheduler = SCHEDULER.lock();
+        SLICE_IS_OVER.store(false, Ordering::Relaxed);
         if scheduler.ready.is_empty() {
             return;
         }
@@ -104,6 +122,29 @@ pub fn yield_now() {
         scheduler.ready.push_back(this);
     }
     switch_to_next();
+}
+
+/// An interrupt in the middle of a program: others run now, or at its next
+/// system call.
+pub fn preempt() {
+    if fpu::is_saved_whole() || running_time() >= LONGEST_SLICE {
+        yield_now();
+    } else {
+        SLICE_IS_OVER.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The end of a system call: others run now if it is their turn.
+#[inline]
+pub fn end_slice_if_over() {
+    if SLICE_IS_OVER.load(Ordering::Relaxed) {
+        yield_now();
+    }
+}
+
+/// How long the running thread has been running.
+pub fn running_time() -> u64 {
+    time::since_start() - SCHEDULER.lock().running_since
 }
 
 /// Ends the running thread. The caller must hold nothing that is to be dropped.
@@ -146,7 +187,14 @@ fn switch_to_next() {
                 return;
             }
             this.save_user_state();
+            let now = time::since_start();
+            // The last time of a process is noted when it ends.
+            if this.process.state() == State::Alive {
+                this.process.usage.lock().own.user_time += now - scheduler.running_since;
+            }
+            scheduler.running_since = now;
         }
+        SLICE_IS_OVER.store(false, Ordering::Relaxed);
         let switch = next.context.prepare();
         scheduler.current = Some(next);
         scheduler.set_alarm();

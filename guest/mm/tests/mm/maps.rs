@@ -87,8 +87,7 @@ fn zeros_of_a_file_are_written_as_it_was_opened() {
     let mut space = lab.space();
     let mut map = |protection, flags, may_write| {
         let source = MapSource::Zeros { may_write };
-        let request =
-            MapRequest { address: GuestVirt(0), length: PAGE, protection, flags, source };
+        let request = MapRequest { address: GuestVirt(0), length: PAGE, protection, flags, source };
         space.mmap(&lab.memory, &request).map(|mapped| mapped.start)
     };
     let shared = MapFlags::SHARED;
