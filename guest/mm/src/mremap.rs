@@ -216,6 +216,17 @@ impl AddressSpace {
         let grown = Area { end, ..*area };
         self.count_area(&grown, true);
         self.areas.replace(place, grown);
+        // The pages to come are managed like the area's. What follows and has no
+        // pages yet joins them, though it would not join the area after fork.
+        if let Some(next) = self.areas.next(place) {
+            let mut like = *self.areas.get(next);
+            if like.family == 0 {
+                like.family = grown.family;
+            }
+            if grown.continues_with(&like) {
+                self.areas.change(next, |area| area.family = like.family);
+            }
+        }
         // With what follows only: as on Linux what lies before stays apart.
         self.merge(memory, GuestVirt(area.start.0 + 1), end);
         Ok(())
@@ -398,6 +409,7 @@ impl AddressSpace {
         let is_source = (whole.start, whole.end) == (area.start, area.end);
         if is_source && area.start == remap.start && area.end == remap.old_end() {
             left.family = 0;
+            left.flags -= AreaFlags::INHERITED;
         }
         self.count_area(&left, true);
         self.areas.replace(place, left);

@@ -1,5 +1,6 @@
 //! fork and copy-on-write.
 
+use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::fault::FaultKind;
 use pagelab_mm::{Access, FaultError, MapFlags, MmError, Overcommit, Use};
 
@@ -148,5 +149,32 @@ fn fork_keeps_to_the_overcommit_rules() {
     assert_eq!(memory.commit.promised(), 2 * promised);
     lab.end(child);
     lab.end(parent);
+    lab.check_balance();
+}
+
+#[test]
+fn an_inherited_area_that_grows_joins_what_has_no_pages_yet() {
+    let lab = Lab::new(512);
+    let memory = &lab.memory;
+    let mut parent = lab.space();
+    let at = lab.map_at(&mut parent, 0x1000_0000, 2, RW, PRIVATE).unwrap();
+    lab.store(&mut parent, at, 1).unwrap();
+    lab.map_at(&mut parent, page(at, 3).0, 1, RW, PRIVATE).unwrap();
+    let mut child = parent.fork(memory).unwrap();
+    let request = pagelab_mm::RemapRequest {
+        address: page(at, 1),
+        old_length: PAGE,
+        new_length: 2 * PAGE,
+        flags: pagelab_mm::RemapFlags::empty(),
+        new_address: GuestVirt(0),
+    };
+    child.mremap(memory, &request).unwrap();
+    assert_eq!(child.area_count(), 1);
+    // A mapping in the gap does not: nothing says whose its pages will be.
+    child.munmap(memory, page(at, 2), PAGE).unwrap();
+    lab.map_at(&mut child, page(at, 2).0, 1, RW, PRIVATE | MapFlags::FIXED).unwrap();
+    assert_eq!(child.area_count(), 3);
+    lab.end(parent);
+    lab.end(child);
     lab.check_balance();
 }
