@@ -84,6 +84,16 @@ fn file_system(
     MemFs::new(name, cache.clone(), platform.clone(), permissions, limit_pages())
 }
 
+/// The same for a program that mounts one.
+///
+/// # Errors
+///
+/// Without memory.
+pub fn new_tmpfs() -> pagelab_vfs::Result<MemFs<Cache>> {
+    const LIKE_TMP: u16 = 0o1777;
+    file_system("tmpfs", cache(), platform(), LIKE_TMP)
+}
+
 /// How many pages files may take.
 fn limit_pages() -> u64 {
     memory().frames.counters().total / 2

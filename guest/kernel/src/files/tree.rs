@@ -132,7 +132,7 @@ pub fn fell() {
 }
 
 /// Removes what is in a folder, folders that are deep without recursion.
-fn clear(root: &Arc<dyn Inode>) {
+pub fn clear(root: &Arc<dyn Inode>) {
     let mut stack = alloc::vec![root.clone()];
     while let Some(folder) = stack.last().cloned() {
         let mut entries = Vec::new();

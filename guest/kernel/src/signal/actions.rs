@@ -82,6 +82,12 @@ impl Action {
         self.handler > IGNORE
     }
 
+    /// The same with the default action: its flags and mask can still be seen.
+    pub const fn without_handler(mut self) -> Self {
+        self.handler = DEFAULT;
+        self
+    }
+
     /// As a program may set it: flags that are not known are dropped, so that
     /// it can find out.
     pub const fn normalized(mut self) -> Self {

@@ -120,7 +120,7 @@ fn act(
         Effect::End => end(thread, frame, signal),
         Effect::Handle => {
             if action.flags().contains(ActionFlags::RESET) {
-                process.signals.set_action(signal, Action::default());
+                process.signals.set_action(signal, action.without_handler());
             }
             if let Some(call) = interrupted.take()
                 && call.if_handled

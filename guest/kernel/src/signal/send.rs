@@ -6,7 +6,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::actions::{Action, Effect, STOPPING};
+use super::actions::{Effect, STOPPING};
 use super::info::SignalInfo;
 use super::pending::QueueFull;
 use super::set::SignalSet;
@@ -90,8 +90,9 @@ pub fn force(info: SignalInfo, trap: Trap) {
     let process = &thread.process;
     let mask = thread.signals.mask();
     *thread.signals.trap.lock() = trap;
-    if mask.contains(signal) || process.signals.action(signal).is_ignore() {
-        process.signals.set_action(signal, Action::default());
+    let action = process.signals.action(signal);
+    if mask.contains(signal) || action.is_ignore() {
+        process.signals.set_action(signal, action.without_handler());
         set_mask(&thread, mask.without(SignalSet::of(&[signal])));
     }
     let added = thread.signals.pending.lock().add(info, usize::MAX);

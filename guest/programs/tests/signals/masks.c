@@ -93,6 +93,7 @@ static void handlers(void)
     CHECK_EQUAL(count, 1);
     CHECK_EQUAL(sigaction(SIGUSR1, NULL, &seen), 0);
     CHECK(seen.sa_handler == SIG_DFL);
+    CHECK((seen.sa_flags & (SA_SIGINFO | (int)SA_RESETHAND)) == (SA_SIGINFO | (int)SA_RESETHAND));
 
     handle(SIGUSR1, jump, 0);
     CHECK_EQUAL(sigsetjmp(out, 1) ? 7 : raise(SIGUSR1), 7);

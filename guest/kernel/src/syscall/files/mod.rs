@@ -9,6 +9,7 @@
 //! | [`poll`] | waiting for several files |
 //! | [`ioctl`] | devices |
 //! | [`mapping`] | what `mmap` of a file maps |
+//! | [`mount`] | file systems in memory that programs mount |
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -26,6 +27,7 @@ mod attributes;
 mod descriptors;
 mod ioctl;
 mod mapping;
+mod mount;
 mod names;
 mod poll;
 mod read_write;
@@ -42,6 +44,7 @@ pub fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
             .or_else(|| attributes::dispatch(call, a))
             .or_else(|| names::dispatch(call, a))
             .or_else(|| poll::dispatch(call, a))
+            .or_else(|| mount::dispatch(call, a))
             .or_else(|| ioctl::dispatch(call, a)),
     }
 }
