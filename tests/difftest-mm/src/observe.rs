@@ -7,6 +7,7 @@ use pagelab_mm::{Area, AreaFlags, Protection, Use};
 use pagelab_paging::EntryFlags;
 
 use crate::process::{Host, Process};
+use crate::windows::PAGE_STEP;
 
 /// The line of an area in maps, cut to what a window shows of it.
 fn area_line(process: &Process, area: &Area) -> Option<String> {
@@ -46,7 +47,7 @@ impl Counts {
     fn of(host: &Host, process: &Process, area: &Area) -> Self {
         let mut counts = Self::default();
         let root = process.space.root();
-        for page in (area.start.0..area.end.0).step_by(PAGE_SIZE as usize) {
+        for page in (area.start.0..area.end.0).step_by(PAGE_STEP) {
             let Some((_, _, entry)) = host.memory.machine.walk(root, GuestVirt(page)) else {
                 continue;
             };

@@ -1,6 +1,7 @@
 //! Does each operation and writes its lines, as the tester does.
 
 use std::fmt::Write as _;
+use std::mem;
 
 use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
 use pagelab_mm::{
@@ -15,18 +16,22 @@ use crate::process::{Host, Process, Signal};
 /// A place in each page where nothing but code is ever written.
 const CODE_OFFSET: u64 = 0xff0;
 const CODE_RET: u8 = 0xc3;
+/// Linux's `MADV_REMOVE`.
+const ADVICE_REMOVE: u32 = 9;
 
 /// A program that is being run.
 pub(crate) struct Run<'a> {
     host: &'a Host,
     program: &'a Program,
+    /// The processes that wait while another one runs.
+    waiting: Vec<Process>,
     text: String,
     count: u64,
 }
 
 impl<'a> Run<'a> {
     pub(crate) const fn new(host: &'a Host, program: &'a Program) -> Self {
-        Self { host, program, text: String::new(), count: 0 }
+        Self { host, program, waiting: Vec::new(), text: String::new(), count: 0 }
     }
 
     /// The transcript, and how many operations there were.
@@ -74,9 +79,11 @@ impl<'a> Run<'a> {
     /// The child does the block; returns where the parent goes on.
     fn fork(&mut self, process: &mut Process, operation: &Operation, end: u32) -> u32 {
         let first = operation.index + 1;
-        let Some(mut child) = self.child_of(process) else { return first };
+        let Some(child) = self.child_of(process) else { return first };
         let child_end = end.min(first + operation.block);
-        self.operations(&mut child, first, child_end);
+        let parent = mem::replace(process, child);
+        let parent = self.operations_beside(process, parent, first, child_end);
+        let child = mem::replace(process, parent);
         self.child_ended(process, child, operation);
         child_end
     }
@@ -84,13 +91,28 @@ impl<'a> Run<'a> {
     /// The parent does one block while the child waits, then the child the next.
     fn fork_held(&mut self, process: &mut Process, operation: &Operation, end: u32) -> u32 {
         let first = operation.index + 1;
-        let Some(mut child) = self.child_of(process) else { return first };
+        let Some(child) = self.child_of(process) else { return first };
         let parent_end = end.min(first + operation.block);
         let child_end = end.min(parent_end + operation.block);
-        self.operations(process, first, parent_end);
-        self.operations(&mut child, parent_end, child_end);
+        let child = self.operations_beside(process, child, first, parent_end);
+        let parent = mem::replace(process, child);
+        let parent = self.operations_beside(process, parent, parent_end, child_end);
+        let child = mem::replace(process, parent);
         self.child_ended(process, child, operation);
         child_end
+    }
+
+    /// Runs operations while another process waits, and returns that.
+    fn operations_beside(
+        &mut self,
+        process: &mut Process,
+        waiting: Process,
+        first: u32,
+        end: u32,
+    ) -> Process {
+        self.waiting.push(waiting);
+        self.operations(process, first, end);
+        self.waiting.pop().expect("each process is pushed and popped once")
     }
 
     fn print(&mut self, text: std::fmt::Arguments<'_>) {
@@ -209,8 +231,23 @@ impl<'a> Run<'a> {
         self.faults(process, !inexact);
     }
 
+    /// Takes out of every process's memory the pages that advice will remove.
+    fn unmap_removed(&mut self, process: &mut Process, operation: &Operation) {
+        let (memory, start) = (&self.host.memory, GuestVirt(operation.address));
+        let parts: Vec<_> =
+            process.space.removed_by_advice(memory, start, operation.length).collect();
+        for (object, pages) in parts {
+            for other in self.waiting.iter_mut().chain([&mut *process]) {
+                other.space.unmap_object(memory, object, pages.start, pages.end);
+            }
+        }
+    }
+
     /// The calls that take a range and return nothing.
     fn range_call(&mut self, process: &mut Process, operation: &Operation) {
+        if operation.kind() == "madvise" && operation.flags == ADVICE_REMOVE {
+            self.unmap_removed(process, operation);
+        }
         let (memory, space) = (&self.host.memory, &mut process.space);
         let (start, length) = (GuestVirt(operation.address), operation.length);
         let result = match operation.kind() {

@@ -6,6 +6,11 @@ use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
 
 /// Pages of a window.
 pub(crate) const WINDOW_PAGES: u64 = 32;
+#[allow(clippy::cast_possible_truncation, reason = "32")]
+const WINDOW_PAGES_COUNT: usize = WINDOW_PAGES as usize;
+/// From page to page.
+#[allow(clippy::cast_possible_truncation, reason = "4096")]
+pub(crate) const PAGE_STEP: usize = PAGE_SIZE as usize;
 /// How far mappings may lie beside a window.
 const BESIDE: u64 = 4096 * PAGE_SIZE;
 /// The windows, by number: `A`, `B` and `C`.
@@ -19,12 +24,12 @@ pub(crate) const HEAP: usize = 2;
 #[derive(Clone, Debug)]
 pub(crate) struct Windows {
     starts: [u64; 3],
-    inexact: [[bool; WINDOW_PAGES as usize]; 3],
+    inexact: [[bool; WINDOW_PAGES_COUNT]; 3],
 }
 
 impl Windows {
     pub(crate) const fn new(starts: [u64; 3]) -> Self {
-        Self { starts, inexact: [[false; WINDOW_PAGES as usize]; 3] }
+        Self { starts, inexact: [[false; WINDOW_PAGES_COUNT]; 3] }
     }
 
     /// The address from which the kernel places mappings downwards.
@@ -51,7 +56,7 @@ impl Windows {
 
     pub(crate) fn mark_inexact(&mut self, start: u64, length: u64, inexact: bool) {
         for (marks, window) in self.inexact.iter_mut().zip(self.starts) {
-            for (mark, page) in marks.iter_mut().zip((window..).step_by(PAGE_SIZE as usize)) {
+            for (mark, page) in marks.iter_mut().zip((window..).step_by(PAGE_STEP)) {
                 if overlaps(page, start, length) {
                     *mark = inexact;
                 }

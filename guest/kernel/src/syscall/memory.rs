@@ -31,7 +31,7 @@ pub fn dispatch(call: u32, a: &Arguments) -> Outcome {
             attempt(&space, |space| space.mprotect(memory(), address, a[1], word(a[2])))?;
             Ok(0)
         }
-        linux::__NR_brk => brk(&space, address),
+        linux::__NR_brk => Ok(space.lock().brk(memory(), address).0),
         linux::__NR_mremap => mremap(&space, a),
         linux::__NR_madvise => madvise(&space, a),
         linux::__NR_mincore => mincore(&space, a),
@@ -129,23 +129,6 @@ fn populate(space: &Space, start: GuestVirt, end: GuestVirt) {
         let Ok(read) = program::bring_in(page) else { return };
         (at, major) = (stopped, read);
     }
-}
-
-fn brk(space: &Space, end: GuestVirt) -> Outcome {
-    let (before, after) = {
-        let mut space = space.lock();
-        let before = space.heap().1;
-        (before, space.brk(memory(), end))
-    };
-    let locked = after > before
-        && space
-            .lock()
-            .area_at(before)
-            .is_some_and(|area| area.flags.contains(pagelab_mm::AreaFlags::LOCKED));
-    if locked {
-        populate(space, before.page_start(), after);
-    }
-    Ok(after.0)
 }
 
 fn mremap(space: &Space, a: &Arguments) -> Outcome {

@@ -334,10 +334,15 @@ fn removed_pages_are_named_up_to_the_first_failure() {
     lab.map_at(&mut space, at + 8 * PAGE, 1, RW, PRIVATE | MapFlags::FIXED).unwrap();
     lab.map_at(&mut space, at + 9 * PAGE, 1, RW, SHARED | MapFlags::FIXED).unwrap();
     let removed = |space: &AddressSpace, from, length| {
-        space.removed_by_advice(memory, from, length).map(|(_, pages)| pages).collect::<Vec<_>>()
+        let parts = space.removed_by_advice(memory, from, length);
+        parts.map(|(_, pages)| (pages.start, pages.end)).collect::<Vec<_>>()
     };
-    assert_eq!(removed(&space, page(start, 1), 9 * PAGE), [1..4, 0..2], "private memory ends it");
-    assert_eq!(removed(&space, page(start, 1), PAGE), [1..2]);
+    assert_eq!(
+        removed(&space, page(start, 1), 9 * PAGE),
+        [(1, 4), (0, 2)],
+        "private memory ends it"
+    );
+    assert_eq!(removed(&space, page(start, 1), PAGE), [(1, 2)]);
     assert_eq!(removed(&space, GuestVirt(at + 1), PAGE), []);
     assert_eq!(removed(&space, start, u64::MAX), []);
 

@@ -205,6 +205,24 @@ fn the_heap_grows_shrinks_and_stays_clear_of_others() {
 }
 
 #[test]
+fn the_heap_is_populated_only_if_all_new_memory_is_locked() {
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let start = GuestVirt(0x50_0000);
+    space.set_heap(start, 0);
+    let memory = &lab.memory;
+    space.brk(memory, page(start, 2));
+    space.mlock(memory, page(start, 1), PAGE, false).unwrap();
+    space.brk(memory, page(start, 4));
+    assert_eq!((space.resident().total(), space.sizes().locked), (1, 1));
+    space.mlockall(memory, pagelab_mm::LockAll::FUTURE).unwrap();
+    space.brk(memory, page(start, 6));
+    assert_eq!((space.resident().total(), space.sizes().locked), (3, 3));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
 fn there_is_a_limit_to_the_number_of_areas() {
     let lab = Lab::new(512);
     let memory = &lab.memory;
