@@ -159,6 +159,10 @@ pub fn requeue(
     requeued: u32,
     expected: Option<u32>,
 ) -> Result<u64, Errno> {
+    // As Linux counts, with a sign.
+    if most.max(requeued) > i32::MAX.unsigned_abs() {
+        return Err(Errno::EINVAL);
+    }
     if let Some(expected) = expected
         && user::read::<u32>(GuestVirt(address))? != expected
     {

@@ -8,11 +8,12 @@ use pagelab_abi::addr::GuestVirt;
 use pagelab_hal::trap::TrapFrame;
 use pagelab_hal::{cpu, time};
 use pagelab_vfs::Errno;
+use pagelab_vfs::fd_table::MAX_DESCRIPTORS;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Arguments, Outcome, int};
 use crate::process::fork::{self, CloneFlags, CloneRequest};
-use crate::process::limits::{self, ResourceLimits};
+use crate::process::limits::{self, ResourceLimits, resource};
 use crate::process::usage::Counters;
 use crate::process::wait::{self, WaitOptions, Which};
 use crate::process::{ExitStatus, Process, exec, exit, find, futex as futexes, scheduler};
@@ -258,6 +259,8 @@ pub fn arch_prctl(a: &Arguments) -> Outcome {
     const SET_FS: u64 = 0x1002;
     const GET_FS: u64 = 0x1003;
     const GET_GS: u64 = 0x1004;
+    const GET_CPUID: u64 = 0x1011;
+    const SET_CPUID: u64 = 0x1012;
     let thread = scheduler::current();
     let mut state = thread.user.lock();
     match a[0] {
@@ -272,6 +275,9 @@ pub fn arch_prctl(a: &Arguments) -> Outcome {
             user::write(GuestVirt(a[1]), &value)?;
             return Ok(0);
         }
+        // CPUID does not fault: allowed, and that cannot be changed.
+        GET_CPUID => return Ok(1),
+        SET_CPUID => return Err(Errno::ENODEV.into()),
         _ => return Err(Errno::EINVAL.into()),
     }
     cpu::set_user_segments(state.fs_base, state.gs_base);
@@ -346,6 +352,9 @@ fn exchange_limit(
     if let Some([soft, hard]) = new {
         if soft > hard {
             return Err(Errno::EINVAL);
+        }
+        if index == resource::FILES && hard > MAX_DESCRIPTORS as u64 {
+            return Err(Errno::EPERM);
         }
         limits[index] = (soft, hard);
         process.space().lock().limits = all.of_memory();

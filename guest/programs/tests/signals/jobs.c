@@ -1,6 +1,8 @@
 /* Children, process groups, stopping and going on, and what SIGCHLD says. */
 #include "check.h"
 
+#include <fcntl.h>
+
 static volatile int count;
 static siginfo_t last;
 
@@ -31,6 +33,41 @@ static pid_t sleeper(void)
         for (;;)
             pause();
     return child;
+}
+
+/* What /proc shows as the state of a process, 0 if nothing. */
+static char state_of(pid_t pid)
+{
+    char text[128] = "/proc/";
+    char digits[12], *at = digits + sizeof digits, *name;
+    int file;
+
+    for (*--at = 0; pid > 0; pid /= 10)
+        *--at = (char)('0' + pid % 10);
+    strcat(strcat(text, at), "/stat");
+    file = open(text, O_RDONLY);
+    if (file < 0)
+        return 0;
+    memset(text, 0, sizeof text);
+    CHECK(read(file, text, sizeof text - 1) > 0);
+    close(file);
+    name = strrchr(text, ')');
+    return name == NULL ? 0 : name[2];
+}
+
+static void shows_until_waited_for(void)
+{
+    siginfo_t info;
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0)
+        _exit(3);
+    CHECK_EQUAL(waitid(P_PID, child, &info, WEXITED | WNOWAIT), 0);
+    CHECK_EQUAL(state_of(child), 'Z');
+    CHECK(state_of(1) != 0 && state_of(getpid()) == 'R');
+    CHECK_EQUAL(WEXITSTATUS(status_of(child)), 3);
+    CHECK_EQUAL(state_of(child), 0);
 }
 
 static void ends(void)
@@ -208,6 +245,7 @@ static void orphans(void)
 
 int main(void)
 {
+    shows_until_waited_for();
     ends();
     stops();
     vanishing();

@@ -55,6 +55,12 @@ int main(void)
     handle(SIGUSR1, note, SA_RESTART);
     handle(SIGUSR2, note, SA_RESTART);
 
+    /* FUTEX_CMP_REQUEUE: its counts have a sign. */
+    CHECK_EQUAL(syscall(SYS_futex, &tid, 4, -1, 1L, &tid, 0), -1);
+    CHECK_EQUAL(errno, EINVAL);
+    CHECK_EQUAL(syscall(SYS_futex, &tid, 4, 1, -1L, &tid, 0), -1);
+    CHECK_EQUAL(errno, EINVAL);
+
     /* To one thread. */
     CHECK_EQUAL(pthread_create(&thread, NULL, waiting, (void *)&tid), 0);
     while (!running)

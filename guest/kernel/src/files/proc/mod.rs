@@ -62,6 +62,10 @@ impl ProcSource for Kernel {
     fn next_thread(&self, process: u32, first: u32) -> Option<u32> {
         let process = find(process).ok()?;
         let threads = process.threads.lock();
+        if threads.is_empty() {
+            // Process 1, or one that waits to be waited for: its first thread shows.
+            return (process.pid >= first).then_some(process.pid);
+        }
         threads.iter().map(|thread| thread.tid).filter(|&tid| tid >= first).min()
     }
 

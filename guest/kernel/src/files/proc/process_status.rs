@@ -26,7 +26,9 @@ const TICK: u64 = 10_000_000;
 pub fn status(process: &Process, tid: u32) -> Result<ProcessStatus> {
     let state = process.state();
     let thread = process.thread(tid);
-    if thread.is_none() && state == State::Alive {
+    let threads = process.threads.lock().len() as u32;
+    // Process 1 and one that has ended have none in the list, and show one.
+    if thread.is_none() && (threads != 0 || tid != process.pid) {
         return Err(Errno::ESRCH);
     }
     let own = exit::current_usage(process);
@@ -59,7 +61,7 @@ pub fn status(process: &Process, tid: u32) -> Result<ProcessStatus> {
         flags: 0,
         umask: process.folders().lock().umask,
         descriptors: process.files().lock().capacity() as u32,
-        threads: process.threads.lock().len() as u32,
+        threads: threads.max(1),
         started: image.started / TICK,
         ticks: [own.user_time, own.system_time, children.user_time, children.system_time]
             .map(|time| time / TICK),
