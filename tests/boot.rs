@@ -162,6 +162,14 @@ fn a_program_that_takes_all_memory_ends_and_the_kernel_does_not() {
     assert!(outcome.stderr.contains("out of memory"), "{}", outcome.stderr);
 }
 
+#[test]
+fn a_fork_bomb_leaves_a_lab_that_answers() {
+    let (outcome, _) = run(&programs::fork_bomb(), &["--mem", "32M", "--timeout", "6"]);
+    assert_eq!(outcome.status, 124, "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    outcome.within(40);
+}
+
 /// A kernel that ends badly in a way that is known by name.
 fn provoked(how: &str) -> Outcome {
     let mut lab = Lab::new(&["tour", "--timeout", "20"]);

@@ -210,6 +210,14 @@ program! {
 }
 
 program! {
+    /// Forks for ever, as all its children do.
+    fork_bomb:
+    "2: mov eax, 57"
+    "syscall"
+    "jmp 2b"
+}
+
+program! {
     /// Writes to memory without end: 64 TiB, page by page.
     take_all_memory:
     "mov eax, 9"

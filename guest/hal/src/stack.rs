@@ -66,9 +66,13 @@ struct Slots {
 static SLOTS: Lock<Slots> = Lock::new(Slots { free: Vec::new(), next: 0 });
 
 impl Stack {
-    /// Maps a new stack, unless memory has run out.
+    /// Maps a new stack, unless memory is short: what is left is for those that
+    /// run already.
     #[must_use]
     pub fn new() -> Option<Self> {
+        if memory::frames().is_short() {
+            return None;
+        }
         let slot = {
             let mut slots = SLOTS.lock();
             slots.free.pop().unwrap_or_else(|| {

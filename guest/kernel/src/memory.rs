@@ -18,6 +18,11 @@ static MEMORY: Once<Memory<Kernel>> = Once::new();
 ///
 /// If there is not a single frame.
 pub fn init() {
+    // For the kernel's heap, while programs are refused more memory.
+    const SHARE: u64 = 64;
+    const LEAST: u64 = 96;
+    const MOST: u64 = 1024;
+    frames().set_reserve((frames().counters().total / SHARE).clamp(LEAST, MOST));
     let memory = Memory::new(Kernel, frames(), Some(kernel_root()));
     MEMORY.set(memory.expect("there is memory for the zero page"));
 }

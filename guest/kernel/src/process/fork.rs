@@ -157,6 +157,9 @@ fn new_process(
     let flags = request.flags;
     let process = &parent.process;
     let limits = *process.limits.lock();
+    if memory().frames.is_short() {
+        return Err(Errno::ENOMEM);
+    }
     if all().len() as u64 >= limits.0[resource::PROCESSES].0 {
         return Err(Errno::EAGAIN);
     }

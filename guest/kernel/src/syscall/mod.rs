@@ -14,11 +14,12 @@
 use alloc::collections::BTreeSet;
 
 use linux_raw_sys::general as linux;
+use pagelab_hal::memory::frames;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::trap::TrapFrame;
 use pagelab_vfs::Errno;
 
-use crate::process::{exit, scheduler};
+use crate::process::{exit, oom, scheduler};
 use crate::signal::{self, Interrupted};
 
 pub mod files;
@@ -128,6 +129,10 @@ fn dispatch(frame: &mut TrapFrame, number: u64, a: &Arguments) -> Outcome {
 
 /// Signals, files, and what is asked once in a while.
 fn others(frame: &mut TrapFrame, call: u32, a: &Arguments) -> Outcome {
+    if frames().is_short() {
+        // Files and signals take memory of the kernel's own.
+        oom::make_room();
+    }
     signal::calls::dispatch(frame, call, a)
         .or_else(|| identity::dispatch(call, a))
         .or_else(|| files::dispatch(call, a))

@@ -138,6 +138,8 @@ struct Inner {
     zero_again: u64,
     total: u64,
     free: u64,
+    /// Free frames that only the kernel itself gets.
+    reserve: u64,
     by_use: [u64; USES],
 }
 
@@ -182,6 +184,7 @@ impl Frames {
             zero_again: 0,
             total,
             free: total,
+            reserve: 0,
             by_use: [0; USES],
         };
         Ok(Self { inner: Mutex::new(inner) })
@@ -274,6 +277,26 @@ impl Frames {
     pub fn free(&self) -> u64 {
         self.inner.lock().free
     }
+
+    /// Keeps the last `frames` free ones for [`Use::Kernel`], so that programs
+    /// that take all memory leave the kernel some to go on with.
+    pub fn set_reserve(&self, frames: u64) {
+        self.inner.lock().reserve = frames;
+    }
+
+    /// Whether only the reserve is left: nothing new should be begun.
+    pub fn is_short(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.free <= inner.reserve
+    }
+}
+
+impl Inner {
+    /// Whether a frame may be had for something.
+    #[inline]
+    fn may_take(&self, usage: Use) -> bool {
+        self.free > self.reserve || usage == Use::Kernel
+    }
 }
 
 /// The allocator, locked for a batch of operations.
@@ -286,6 +309,9 @@ impl Held<'_> {
     #[inline]
     pub fn alloc(&mut self, usage: Use) -> Option<Frame> {
         let inner = &mut *self.inner;
+        if !inner.may_take(usage) {
+            return None;
+        }
         let number = inner.lists.take_warm().or_else(|| inner.take_fresh());
         let frame = match number {
             Some(number) => number,
@@ -303,6 +329,9 @@ impl Held<'_> {
     #[inline]
     pub fn alloc_for_zero(&mut self, usage: Use) -> Option<(Frame, bool)> {
         let inner = &mut *self.inner;
+        if !inner.may_take(usage) {
+            return None;
+        }
         while inner.fresh == 0 && inner.unopened_zero > 0 {
             inner.open_next()?;
         }

@@ -189,3 +189,16 @@ fn frames_given_back_zero_need_no_zeroing_and_were_used() {
     assert_eq!((frames.free(), frames.counters().untouched), (1024, 0));
     assert_eq!(frames.alloc_huge(Use::Kernel).map(|run| run.zero), Some(true));
 }
+
+#[test]
+fn the_reserve_is_for_the_kernel_alone() {
+    let frames = frames(&[range(0, 512, true)]);
+    let ram = Ram::new(512);
+    frames.set_reserve(100);
+    let taken = std::iter::from_fn(|| frames.alloc_zeroed(&ram, Use::Anonymous)).count();
+    assert_eq!(taken, 412);
+    assert!(frames.is_short());
+    assert_eq!(frames.alloc(Use::Table), None);
+    let kernel = std::iter::from_fn(|| frames.alloc(Use::Kernel)).count();
+    assert_eq!(kernel, 100);
+}
