@@ -34,7 +34,9 @@ pub fn write_bytes(stream: u32, bytes: &[u8]) -> bool {
     }
 }
 
-/// Text in a fixed buffer; what does not fit is cut off.
+/// Text in a fixed buffer; what does not fit is cut off. Aligned so that up to
+/// 1024 bytes lie in one page, wherever the line is: one segment of a request.
+#[repr(C, align(1024))]
 pub(crate) struct Line<const SIZE: usize> {
     bytes: [u8; SIZE],
     length: usize,

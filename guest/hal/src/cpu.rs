@@ -169,6 +169,16 @@ pub fn enable_features() {
     unsafe { write_msr(msr::EFER, efer | EFER_SYSCALL | EFER_NO_EXECUTE) };
 }
 
+/// Gives `xsave` up again.
+pub(crate) fn disable_xsave() {
+    FEATURES.fetch_and(!Features::XSAVE.0, Ordering::Relaxed);
+    let value: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, cr4", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    // SAFETY: only takes a feature away that nothing uses yet.
+    unsafe { write_cr4(value & !cr4::OSXSAVE) };
+}
+
 /// Whether ring-0 instructions go through an emulator, by what they cost: sixty
 /// instructions that a processor executes in some twenty cycles take an emulator
 /// tens of thousands. What reading the counter itself costs is taken off.

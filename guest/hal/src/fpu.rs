@@ -80,10 +80,28 @@ pub(crate) fn init() {
     }
     // The size for what is enabled now.
     let size = cpu::cpuid(0xd, 0).ebx;
-    if size as usize <= MAX_SIZE {
+    if size as usize <= MAX_SIZE && stays_enabled(enabled as u32) {
         ENABLED.store(enabled as u32, Ordering::Relaxed);
         SIZE.store(size, Ordering::Relaxed);
+    } else {
+        // Without it programs find no AVX, whose registers would get lost.
+        cpu::disable_xsave();
     }
+}
+
+/// Whether what was just enabled still is after the host had the processor:
+/// QEMU's emulation of AMD-V lets `xsetbv` pass its hypervisor unseen, which
+/// then puts its own idea of the register back.
+fn stays_enabled(enabled: u32) -> bool {
+    const LINE_STATUS: u16 = pagelab_abi::layout::SERIAL_PORT + 5;
+    // SAFETY: reads a status; it only matters that the host answers.
+    let _ = unsafe { cpu::in8(LINE_STATUS) };
+    let now: u32;
+    // SAFETY: CR4.OSXSAVE is set.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") now, out("edx") _, options(nomem, nostack));
+    }
+    now == enabled
 }
 
 /// Whether all that ring 3 can use is saved. Where ring 0 is emulated it is not:

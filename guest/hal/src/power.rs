@@ -99,23 +99,37 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     die(message.as_bytes(), state, rbp)
 }
 
+/// The processor's state, aligned so that it never crosses into another page.
+#[repr(C, align(512))]
+struct Report {
+    state: PanicState,
+}
+
+const _: () = assert!(size_of::<Report>() == 512);
+
 /// Reports once and ends; dying while dying just ends.
-fn die(message: &[u8], mut state: PanicState, frame_pointer: u64) -> ! {
+fn die(message: &[u8], state: PanicState, frame_pointer: u64) -> ! {
+    let mut report = Report { state };
     if DYING.swap(true, Ordering::Relaxed) {
         leave(DIED);
     }
+    let state = &mut report.state;
     state.depth = backtrace(frame_pointer, &mut state.backtrace) as u64;
     if lab::is_present() {
         // SAFETY: plain numbers without padding, read as bytes.
         let bytes = unsafe {
-            core::slice::from_raw_parts((&raw const state).cast::<u8>(), size_of::<PanicState>())
+            core::slice::from_raw_parts(
+                core::ptr::from_ref(state).cast::<u8>(),
+                size_of::<PanicState>(),
+            )
         };
-        let mut segments = [Segment::default(); 4];
+        // Each in one page, so they are the two segments that the host expects.
+        let mut segments = [Segment::default(); 2];
         let pieces = lab::segments_of(message).chain(lab::segments_of(bytes));
         let count = segments.iter_mut().zip(pieces).map(|(place, piece)| *place = piece).count();
         lab::request(OP_PANIC, 0, &segments[..count]);
     } else {
-        report_on_serial(message, &state);
+        report_on_serial(message, state);
     }
     leave(DIED)
 }
