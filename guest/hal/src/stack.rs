@@ -13,7 +13,7 @@ use pagelab_mm::frames::Use;
 use pagelab_paging::entry::{Entry, EntryFlags, Level, entry_address};
 use pagelab_paging::{TableMemory, TableMemoryMut};
 
-use crate::cpu;
+use crate::cpu::{self, Features};
 use crate::memory::{self, KernelTables, Physical};
 use crate::sync::Lock;
 
@@ -83,11 +83,7 @@ impl Stack {
         let stack = Self { slot };
         for page in stack.pages() {
             let frame = memory::frames().alloc(Use::Kernel)?;
-            let flags = EntryFlags::PRESENT
-                | EntryFlags::WRITABLE
-                | EntryFlags::NO_EXECUTE
-                | EntryFlags::ACCESSED
-                | EntryFlags::DIRTY;
+            let flags = kernel_data();
             if !set_kernel_entry(page, Entry::for_frame(frame, flags)) {
                 memory::frames().release(&Physical, frame);
                 return None;
@@ -127,14 +123,21 @@ impl Drop for Stack {
 /// kept for that. They stay mapped.
 pub(crate) fn map_device(registers: GuestPhys) -> Option<u64> {
     let page = GuestVirt(DEVICES_BASE + (registers.0 & 0xffff_f000));
-    let flags = EntryFlags::PRESENT
+    let flags = kernel_data() | EntryFlags::NO_CACHE | EntryFlags::WRITE_THROUGH;
+    set_kernel_entry(page, Entry::new(registers, flags)).then_some(page.0)
+}
+
+/// Flags of a page of the kernel's own. It is global where the processor knows
+/// that: it is the same in every address space, and forgetting its translation
+/// in one of them has to be enough.
+fn kernel_data() -> EntryFlags {
+    let mut flags = EntryFlags::PRESENT
         | EntryFlags::WRITABLE
         | EntryFlags::NO_EXECUTE
-        | EntryFlags::NO_CACHE
-        | EntryFlags::WRITE_THROUGH
         | EntryFlags::ACCESSED
         | EntryFlags::DIRTY;
-    set_kernel_entry(page, Entry::new(registers, flags)).then_some(page.0)
+    flags.set(EntryFlags::GLOBAL, cpu::features().has(Features::GLOBAL_PAGES));
+    flags
 }
 
 /// Sets one entry of the kernel's map and flushes it; `false` if a table was
