@@ -167,12 +167,6 @@ pub fn publish_frames(counters: FrameCounters) {
     write!(counters, frames);
 }
 
-/// What was last published of how memory is used.
-#[must_use]
-pub fn published_frames() -> FrameCounters {
-    read!(frames)
-}
-
 /// A moment in the kernel's life.
 #[derive(Clone, Copy, Debug)]
 pub enum Milestone {

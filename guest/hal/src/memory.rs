@@ -118,8 +118,13 @@ pub(crate) fn physical_address<T: ?Sized>(value: *const T) -> GuestPhys {
     } else if address < STACKS_BASE {
         GuestPhys(address - PHYSMAP_BASE)
     } else {
-        walk(&Physical, kernel_root().start(), GuestVirt(address)).physical().unwrap_or_default()
+        translate(address).unwrap_or_default()
     }
+}
+
+/// Where an address of the kernel's is mapped to, if it is.
+pub(crate) fn translate(address: u64) -> Option<GuestPhys> {
+    walk(&Physical, kernel_root().start(), GuestVirt(address)).physical()
 }
 
 /// Whether frames are zeroed and copied by the host: where ring 0 is emulated,

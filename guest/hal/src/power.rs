@@ -5,13 +5,11 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::lab::{OP_PANIC, OP_POWER_OFF, PanicState, Segment};
-use pagelab_paging::walk::walk;
 
 use crate::console::Line;
 use crate::lab::{self, Milestone};
-use crate::memory::{self, Physical};
+use crate::memory;
 use crate::trap::{self, TrapFrame, vector};
 use crate::{cpu, serial};
 
@@ -134,18 +132,13 @@ fn die(message: &[u8], state: PanicState, frame_pointer: u64) -> ! {
     leave(DIED)
 }
 
-fn physical(address: u64) -> Option<u64> {
-    let root = memory::kernel_root().start();
-    walk(&Physical, root, GuestVirt(address)).physical().map(|found| found.0)
-}
-
 /// Follows the frame pointers, as long as they point up the stack into memory
 /// that is mapped.
 fn backtrace(mut frame_pointer: u64, addresses: &mut [u64]) -> usize {
     let read = |address: u64| {
-        let place = address.is_multiple_of(8).then(|| physical(address)).flatten()?;
+        let place = address.is_multiple_of(8).then(|| memory::translate(address)).flatten()?;
         // SAFETY: mapped, aligned.
-        Some(unsafe { ((pagelab_abi::layout::PHYSMAP_BASE + place) as *const u64).read() })
+        Some(unsafe { ((pagelab_abi::layout::PHYSMAP_BASE + place.0) as *const u64).read() })
     };
     let mut depth = 0;
     while depth < addresses.len() {

@@ -29,11 +29,6 @@ impl<T> Lock<T> {
     pub const fn new(value: T) -> Self {
         Self { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
-
-    /// The value, once nobody else can reach it.
-    pub fn into_inner(self) -> T {
-        self.value.into_inner()
-    }
 }
 
 impl<T: Default> Default for Lock<T> {

@@ -3,7 +3,7 @@
 use pagelab_abi::addr::{GuestVirt, PAGE_SHIFT, PAGE_SIZE};
 use pagelab_abi::layout::USER_END;
 
-use crate::area::{Area, AreaFlags, Backing, Protection};
+use crate::area::AreaFlags;
 use crate::areas::MAX_AREAS;
 use crate::error::MmError;
 use crate::machine::Machine;
@@ -78,17 +78,7 @@ impl AddressSpace {
         if self.areas.len() > MAX_AREAS {
             return Err(MmError::TooManyAreas);
         }
-        self.areas.reserve(1)?;
-        memory.promise(pages, self.sizes.total)?;
-        self.add_area(Area {
-            start,
-            end,
-            offset: start.0 >> PAGE_SHIFT,
-            backing: Backing::Anonymous,
-            family: 0,
-            protection: Protection::READ | Protection::WRITE,
-            flags,
-        });
+        self.add_anonymous(memory, start, end, flags)?;
         self.merge(memory, start, end);
         if flags.contains(AreaFlags::LOCKED) {
             // As on Linux the heap has grown even if frames run out here.

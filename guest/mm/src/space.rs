@@ -312,6 +312,28 @@ impl AddressSpace {
         self.areas.insert(area);
     }
 
+    /// Adds promised memory that may be read and written: heap and stack.
+    pub(crate) fn add_anonymous<M: Machine>(
+        &mut self,
+        memory: &Memory<M>,
+        start: GuestVirt,
+        end: GuestVirt,
+        flags: AreaFlags,
+    ) -> Result<(), MmError> {
+        self.areas.reserve(1)?;
+        memory.promise((end.0 - start.0) >> PAGE_SHIFT, self.sizes.total)?;
+        self.add_area(Area {
+            start,
+            end,
+            offset: start.0 >> PAGE_SHIFT,
+            backing: Backing::Anonymous,
+            family: 0,
+            protection: Protection::READ | Protection::WRITE,
+            flags,
+        });
+        Ok(())
+    }
+
     /// Gives back what an area that was taken out holds.
     pub(crate) fn forget_area<M: Machine>(&mut self, memory: &Memory<M>, area: &Area) {
         self.count_area(area, false);

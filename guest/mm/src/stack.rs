@@ -2,7 +2,7 @@
 
 use pagelab_abi::addr::{GuestVirt, PAGE_SHIFT, PAGE_SIZE};
 
-use crate::area::{Area, AreaFlags, Backing, Protection, STACK_GUARD_PAGES};
+use crate::area::{Area, AreaFlags, STACK_GUARD_PAGES};
 use crate::areas::Place;
 use crate::error::{FaultError, MmError};
 use crate::fault::grows_down;
@@ -28,21 +28,12 @@ impl AddressSpace {
             return Err(MmError::AlreadyMapped);
         }
         self.check_limits(pages, false)?;
-        self.areas.reserve(1)?;
-        memory.promise(pages, self.sizes.total)?;
-        self.add_area(Area {
-            start,
-            end,
-            offset: start.0 >> PAGE_SHIFT,
-            backing: Backing::Anonymous,
-            family: 0,
-            protection: Protection::READ | Protection::WRITE,
-            flags: AreaFlags::GROWS_DOWN
-                | AreaFlags::STACK
-                | AreaFlags::ACCOUNTED
-                | AreaFlags::MAY_WRITE
-                | AreaFlags::SOFT_DIRTY,
-        });
+        let flags = AreaFlags::GROWS_DOWN
+            | AreaFlags::STACK
+            | AreaFlags::ACCOUNTED
+            | AreaFlags::MAY_WRITE
+            | AreaFlags::SOFT_DIRTY;
+        self.add_anonymous(memory, start, end, flags)?;
         Ok(start)
     }
 
