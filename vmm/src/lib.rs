@@ -10,6 +10,7 @@
 //! | [`devices`] | what the guest finds on its buses; knows nothing of KVM |
 //! | [`event_loop`] | signals, timers, terminal, input |
 //! | [`stop`] | why a lab ended |
+//! | [`debug`] | the debug port: what a running guest's memory looks like |
 //! | [`death`] | why a guest died, explained |
 //! | [`inspect`] | looking into a guest: walks, instructions, symbols |
 //! | [`host`] | what this host's KVM is and can do |
@@ -25,6 +26,7 @@
 pub mod bench;
 pub mod cli;
 pub mod death;
+pub mod debug;
 pub mod devices;
 pub mod embedded;
 pub mod event_loop;

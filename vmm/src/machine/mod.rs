@@ -6,6 +6,7 @@
 
 pub(crate) mod observer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,6 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pagelab_abi::layout::{LAB_IRQ, LAB_PORT, LAB_PORT_COUNT, SERIAL_IRQ, SERIAL_PORT};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::debug::fault_stops::FaultStops;
+use crate::debug::history::History;
+use crate::debug::lab::Lab;
+use crate::debug::{DebugConfig, Port, PortError};
 use crate::devices::bus::{Bus, RangeTaken};
 use crate::devices::lab::LabDevice;
 use crate::devices::output::HostOutput;
@@ -26,6 +31,7 @@ use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
 use crate::stop::StopReason;
 use crate::timings::{self, Moment};
+use crate::vstate::control::VcpuControl;
 use crate::vstate::vcpu::{ExitCounts, Statistics, Vcpu};
 use crate::vstate::vm::{self, Vm};
 use crate::vstate::{KvmError, entry};
@@ -54,6 +60,9 @@ pub enum MachineError {
     /// The event loop cannot be set up.
     #[error(transparent)]
     Loop(#[from] LoopError),
+    /// There is no debug port.
+    #[error(transparent)]
+    Debug(#[from] PortError),
 }
 
 /// What to run.
@@ -77,6 +86,10 @@ pub struct MachineConfig<'a> {
     pub input: InputMode,
     /// What becomes of the guest's events.
     pub events: EventLog,
+    /// The debug port.
+    pub debug: DebugConfig,
+    /// Is told what people must know while the lab runs.
+    pub announce: fn(std::fmt::Arguments<'_>),
 }
 
 /// How a lab went.
@@ -116,10 +129,13 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let wires = Wires::new(&vm)?;
     let shared = Arc::new(SharedPages::new(Arc::clone(&ram), config.events.flags()));
     let output = HostOutput::new(Arc::clone(&stop)).map_err(MachineError::Descriptor)?;
-    let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone());
+    let debugged = Debugged::new(&config.debug, &shared)?;
+    let history = debugged.history.clone();
+    let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone(), history);
 
-    let ports = port_bus(&shared, &wires, output, &events)?;
-    let vcpu = Vcpu::new(&vm, ports, Bus::new("memory address"), Arc::clone(&stop))?;
+    let ports = port_bus(&shared, &wires, output, &events, &debugged.stops)?;
+    let control = Arc::clone(&debugged.control);
+    let vcpu = Vcpu::new(&vm, ports, Bus::new("memory address"), Arc::clone(&stop), control)?;
     let tsc_khz = vcpu.tsc_khz();
     let global_pages = entry::has_global_pages(vm.cpuid());
     let values = BootValues {
@@ -135,6 +151,8 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     config.modules = Vec::new();
     timings::note(Moment::Ready);
 
+    let port = debugged.open(&config, &vcpu, &events)?;
+
     let input = LoopInput {
         mode: config.input,
         timeout: config.timeout,
@@ -145,6 +163,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let ended = event_loop::run(input, |exit_event| vcpu.start(exit_event))?;
     let finished = Instant::now();
+    drop(port);
     events.drain_waiting();
     let counters = shared.snapshot();
     if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
@@ -161,6 +180,55 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         running: finished.saturating_duration_since(ended.entered),
         ram,
     })
+}
+
+/// What a debugger needs of the machine while it is put together.
+struct Debugged {
+    control: Arc<VcpuControl>,
+    stops: Arc<FaultStops>,
+    /// Events are kept only where somebody can ask for them.
+    history: Option<Arc<History>>,
+}
+
+impl Debugged {
+    fn new(config: &DebugConfig, shared: &Arc<SharedPages>) -> Result<Self, MachineError> {
+        let control = VcpuControl::new(config.paused).map_err(MachineError::Descriptor)?;
+        let control = Arc::new(control);
+        let stops = Arc::new(FaultStops::new(Arc::clone(shared), Arc::clone(&control)));
+        let history = config.address.as_ref().map(|_| Arc::default());
+        Ok(Self { control, stops, history })
+    }
+
+    /// Opens the debug port, if one is wanted.
+    fn open(
+        self,
+        config: &MachineConfig<'_>,
+        vcpu: &Vcpu,
+        events: &Arc<observer::Events>,
+    ) -> Result<Option<Port>, MachineError> {
+        let (Some(address), Some(history)) = (&config.debug.address, self.history) else {
+            return Ok(None);
+        };
+        let statistics = vcpu.open_statistics();
+        let shared = events.shared();
+        let lab = Lab {
+            ram: Arc::clone(shared.ram()),
+            shared: Arc::clone(shared),
+            events: Arc::clone(events),
+            history,
+            control: self.control,
+            stops: self.stops,
+            tsc_khz: vcpu.tsc_khz(),
+            kernel: config.kernel.into(),
+            statistics: statistics.inspect_err(|error| log::info!("{error}")).ok(),
+            marks: BTreeMap::new(),
+            began: Instant::now(),
+            recording: observer::Recording::Off,
+            watchers: 0,
+            clients: (0, 0),
+        };
+        Ok(Some(Port::open(address, lab, config.announce)?))
+    }
 }
 
 /// The event descriptors between devices, event loop and KVM.
@@ -189,11 +257,13 @@ fn port_bus(
     wires: &Wires,
     output: HostOutput,
     events: &Arc<observer::Events>,
+    stops: &Arc<FaultStops>,
 ) -> Result<Bus, MachineError> {
     let duplicate = |event: &EventFd| event.try_clone().map_err(MachineError::Descriptor);
     let trigger = EventTrigger(duplicate(&wires.serial_interrupt)?);
     let serial = SerialConsole::new(trigger, output.clone());
-    let observer = observer::HostObserver::new(Arc::clone(events), duplicate(&wires.input_wanted)?);
+    let wanted = duplicate(&wires.input_wanted)?;
+    let observer = observer::HostObserver::new(Arc::clone(events), Arc::clone(stops), wanted);
     let lab = LabDevice::new(Arc::clone(shared), output, observer);
     let mut ports = Bus::new("port");
     ports.insert(SERIAL_PORT.into(), SERIAL_PORT_COUNT.into(), Box::new(serial))?;
