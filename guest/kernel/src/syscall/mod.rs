@@ -72,7 +72,6 @@ pub fn system_call(frame: &mut TrapFrame) {
             Some(Interrupted { number, if_handled: failure == Failure::Restart })
         }
     };
-    scheduler::end_slice_if_over();
     before_return(frame, interrupted);
 }
 
