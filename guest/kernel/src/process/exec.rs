@@ -172,7 +172,7 @@ fn end_other_threads(thread: &Arc<Thread>) {
     let process = &thread.process;
     for other in process.threads.lock().iter().filter(|other| !Arc::ptr_eq(other, thread)) {
         other.ending.store(true, Ordering::Relaxed);
-        other.attention.store(true, Ordering::Relaxed);
+        other.call_attention();
         scheduler::wake(other);
     }
     // If the process is to end meanwhile, it does so before the program starts.

@@ -19,7 +19,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use pagelab_hal::sync::Lock;
 use pagelab_hal::{cpu, interrupts, memory, time};
@@ -42,6 +42,9 @@ struct Scheduler {
     running_since: u64,
 }
 
+/// The one flag that every return to ring 3 looks at.
+static LOOK_BEFORE_RETURN: AtomicBool = AtomicBool::new(false);
+
 static SCHEDULER: Lock<Scheduler> = Lock::new(Scheduler {
     ready: VecDeque::new(),
     current: None,
@@ -60,11 +63,23 @@ pub fn current() -> Arc<Thread> {
     SCHEDULER.lock().current.clone().expect("a thread is running")
 }
 
-/// Whether the running thread has something to do before it returns to ring 3.
+/// What `question` finds out about the running thread: what it does not call
+/// needs no more than a look.
 #[inline]
-pub fn attention() -> bool {
-    let scheduler = SCHEDULER.lock();
-    scheduler.current.as_ref().is_some_and(|thread| thread.attention.load(Ordering::Relaxed))
+pub fn ask_current<T>(question: impl FnOnce(&Thread) -> T) -> T {
+    question(SCHEDULER.lock().current_thread())
+}
+
+/// Whether the running thread may have something to do before it returns to
+/// ring 3 ([`Thread::has_attention`]).
+#[inline]
+pub fn looks_before_return() -> bool {
+    LOOK_BEFORE_RETURN.load(Ordering::Relaxed)
+}
+
+/// Says whether it may.
+pub fn look_before_return(look: bool) {
+    LOOK_BEFORE_RETURN.store(look, Ordering::Relaxed);
 }
 
 /// The running thread, if there is one yet.
@@ -165,6 +180,7 @@ fn switch_to_next() {
             }
             scheduler.running_since = now;
         }
+        look_before_return(next.has_attention());
         let switch = next.context.prepare();
         scheduler.current = Some(next);
         scheduler.set_alarm();

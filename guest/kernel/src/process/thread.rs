@@ -95,9 +95,6 @@ pub struct Thread {
     pub user: Lock<UserState>,
     /// Its signal mask, its own pending signals, its alternate stack.
     pub signals: ThreadSignals,
-    /// There is something to do before it returns to ring 3: a signal, or its
-    /// process ends.
-    pub attention: AtomicBool,
     /// It is to end, though its process goes on.
     pub ending: AtomicBool,
     /// Where to store 0 and wake a futex when it ends; 0 for nowhere.
@@ -106,6 +103,9 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     start: Lock<Option<TrapFrame>>,
     run_state: AtomicU8,
+    /// There is something to do before it returns to ring 3: a signal, or its
+    /// process ends.
+    attention: AtomicBool,
 }
 
 impl Thread {
@@ -140,12 +140,12 @@ impl Thread {
             context: Context::new(main)?,
             user: Lock::new(user),
             signals,
-            attention: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             start: Lock::new(start),
             run_state: AtomicU8::new(RunState::Ready as u8),
+            attention: AtomicBool::new(false),
         }))
     }
 
@@ -161,6 +161,24 @@ impl Thread {
     /// Says whether the scheduler may run it.
     pub fn set_run_state(&self, state: RunState) {
         self.run_state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Whether there is something to do before it returns to ring 3: a signal,
+    /// or its process ends.
+    pub fn has_attention(&self) -> bool {
+        self.attention.load(Ordering::Relaxed)
+    }
+
+    /// Says that there is something to do before it returns to ring 3.
+    pub fn call_attention(&self) {
+        self.attention.store(true, Ordering::Relaxed);
+        // If this is not the one that runs, that one looks in vain.
+        scheduler::look_before_return(true);
+    }
+
+    /// Says that there is no more to do.
+    pub fn end_attention(&self) {
+        self.attention.store(false, Ordering::Relaxed);
     }
 
     /// Gives the processor this thread's segments for ring 3.

@@ -51,7 +51,7 @@ pub fn before_return(frame: &mut TrapFrame, mut interrupted: Option<Interrupted>
             } else {
                 refresh_attention(&thread);
             }
-            if !thread.attention.load(Ordering::Relaxed) {
+            if !thread.has_attention() {
                 return;
             }
         }
