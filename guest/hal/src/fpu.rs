@@ -42,8 +42,7 @@ struct Large([u8; MAX_SIZE]);
 #[repr(C, align(64))]
 struct Small([u8; LEGACY_SIZE]);
 
-/// Aligned so that no page ends within it.
-#[repr(C, align(1024))]
+#[repr(C, align(64))]
 struct Initial([u8; HEADER.end]);
 
 /// What a program starts with. Its header says that every component is in its

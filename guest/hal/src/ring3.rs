@@ -33,7 +33,8 @@ use crate::trap::{TrapFrame, vector};
 
 /// Where the code is.
 const CODE: GuestVirt = GuestVirt(0x1000_0000);
-/// Where the state is that programs start with.
+/// Where the state is that programs start with. The page behind it is mapped as
+/// well: `xrstor` looks at all of a state's length, whatever of it is used.
 const INITIAL: GuestVirt = GuestVirt(0x1000_1000);
 /// Where pages for saved state are, by number.
 const PAGES: GuestVirt = GuestVirt(0x1_0000_0000);
@@ -163,8 +164,8 @@ unsafe impl Sync for ResultsCell {}
 
 static RESULTS: ResultsCell = ResultsCell(UnsafeCell::new(Results { vector: 0, rax: 0, rbx: 0 }));
 
-/// Makes the address space. `initial` is the state that programs start with; it
-/// must not cross the end of a page. `false` if there is no memory.
+/// Makes the address space. `initial` is the state that programs start with.
+/// `false` if there is no memory.
 pub(crate) fn init<T>(initial: &'static T) -> bool {
     let initial = physical_address(initial);
     let code = physical_address(pagelab_ring3 as *const u8);
@@ -177,7 +178,8 @@ pub(crate) fn init<T>(initial: &'static T) -> bool {
     }
     let read_only = EntryFlags::NO_EXECUTE;
     let done = map(root, CODE, page_of(code), EntryFlags::empty())
-        && map(root, INITIAL, page_of(initial), read_only);
+        && map(root, INITIAL, page_of(initial), read_only)
+        && map(root, GuestVirt(INITIAL.0 + PAGE_SIZE), Frame(page_of(initial).0 + 1), read_only);
     if done {
         let numbers = Lock::new(Numbers { free: Vec::new(), next: 0 });
         SPACE.set(Space { root, initial: initial.0 % PAGE_SIZE, numbers });
