@@ -4,6 +4,7 @@
 //! | file | content |
 //! | --- | --- |
 //! | [`store`] | the page cache: the bytes of files are frames that programs can map |
+//! | [`mod@page_in`] | a page of a file, a program or swap comes into memory |
 //! | [`buffers`] | a program's memory as a buffer |
 //! | [`wait`] | sleeping until a file is ready |
 //! | [`console`] | standard input, output, error: the lab's streams |
@@ -25,6 +26,7 @@ use crate::process::Pid;
 
 pub mod buffers;
 pub mod console;
+mod page_in;
 pub mod proc;
 pub mod program;
 pub mod store;
@@ -32,6 +34,7 @@ pub mod terminal;
 pub mod tree;
 pub mod wait;
 
+pub use page_in::page_in;
 pub use program::open_program;
 
 /// Longest path, with its NUL.

@@ -17,7 +17,7 @@ use pagelab_mm::user::Partial;
 use pagelab_mm::{AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmError, Protection};
 use pagelab_vfs::Errno;
 
-use super::program::{self, ProgramFile};
+use super::program::ProgramFile;
 use super::scheduler;
 use super::space::Space;
 use super::thread::{Thread, UserState};
@@ -300,7 +300,7 @@ fn write(space: &mut AddressSpace, address: GuestVirt, bytes: &[u8]) -> Result<(
         match space.write_user(memory(), GuestVirt(address.0 + from as u64), &bytes[from..]) {
             Ok(()) => return Ok(()),
             Err(Partial { done, error: FaultError::NeedsPage(page) }) => {
-                program::bring_in(page)?;
+                files::page_in(page)?;
                 from += done;
             }
             Err(Partial { error, .. }) => return Err(error.into()),
