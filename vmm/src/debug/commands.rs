@@ -156,11 +156,33 @@ pub static COMMANDS: &[Command] = &[
         "break pid 2 kind cow_copy",
         control::break_at
     ),
-    command!("breaks", "faults that are waited for", [], "breaks", control::breaks),
+    command!(
+        "breakpoint",
+        "pause where an instruction is about to be executed, or bytes are accessed",
+        [
+            ADDRESS,
+            keyword(
+                "write",
+                Kind::Number,
+                "instead, when so many bytes there are written: 1, 2, 4 or 8"
+            ),
+            keyword(
+                "access",
+                Kind::Number,
+                "instead, when so many bytes there are read or written"
+            )
+        ],
+        "breakpoint 0x401000",
+        control::breakpoint
+    ),
+    command!("breaks", "faults and breakpoints that are waited for", [], "breaks", control::breaks),
     command!(
         "unbreak",
-        "wait no more for a fault, or for any",
-        [optional("number", Kind::Number, "its number, as break said it")],
+        "wait no more for a fault or at a breakpoint, or for nothing any more",
+        [
+            optional("number", Kind::Number, "its number, as break said it"),
+            keyword("at", Kind::Number, "the breakpoint at this address")
+        ],
         "unbreak",
         control::unbreak
     ),

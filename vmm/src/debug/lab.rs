@@ -7,6 +7,7 @@ use std::time::Instant;
 use pagelab_abi::addr::GuestPhys;
 use serde_json::{Value, json};
 
+use super::breakpoints::Breaker;
 use super::fault_stops::FaultStops;
 use super::history::History;
 use super::protocol::CommandError;
@@ -49,6 +50,9 @@ pub struct Lab {
     pub tsc_khz: u64,
     /// The kernel's ELF.
     pub kernel: Arc<[u8]>,
+    /// Whether the host's KVM works without virtualization hardware, and so
+    /// cannot watch memory or stop a program by debug registers.
+    pub without_hardware: bool,
     /// KVM's statistics, if it gives any out.
     pub statistics: Option<KvmStats>,
     /// Moments with names.
@@ -88,6 +92,16 @@ impl Lab {
         };
         if wanted != self.events.recording() {
             self.events.record(wanted);
+        }
+    }
+
+    /// What sets breakpoints.
+    #[must_use]
+    pub fn breaker(&self) -> Breaker {
+        Breaker {
+            control: Arc::clone(&self.control),
+            ram: Arc::clone(&self.ram),
+            without_hardware: self.without_hardware,
         }
     }
 

@@ -27,6 +27,7 @@ pub mod address;
 pub mod answer;
 pub mod answers;
 pub mod arguments;
+pub mod breakpoints;
 pub mod client;
 pub mod commands;
 pub mod connection;

@@ -151,7 +151,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     config.modules = Vec::new();
     timings::note(Moment::Ready);
 
-    let port = debugged.open(&config, &vcpu, &events)?;
+    let port = debugged.open(&config, &vcpu, &events, vm.lets_debug_exceptions_through())?;
 
     let input = LoopInput {
         mode: config.input,
@@ -205,6 +205,7 @@ impl Debugged {
         config: &MachineConfig<'_>,
         vcpu: &Vcpu,
         events: &Arc<observer::Events>,
+        without_hardware: bool,
     ) -> Result<Option<Port>, MachineError> {
         let (Some(address), Some(history)) = (&config.debug.address, self.history) else {
             return Ok(None);
@@ -220,6 +221,7 @@ impl Debugged {
             stops: self.stops,
             tsc_khz: vcpu.tsc_khz(),
             kernel: config.kernel.into(),
+            without_hardware,
             statistics: statistics.inspect_err(|error| log::info!("{error}")).ok(),
             marks: BTreeMap::new(),
             began: Instant::now(),
