@@ -216,18 +216,20 @@ pub struct SpaceRecord {
     pub file: u64,
     /// Pages of shared memory that are present.
     pub shared_memory: u64,
+    /// Entries that hold a slot of swap.
+    pub swapped: u64,
     /// Page tables, the root not counted.
     pub tables: u64,
+    /// Frame of the root table.
+    pub root: u32,
+    /// Nothing that can be relied on.
+    pub reserved: u32,
     /// Address of an array of [`LeafRecord`]s: the areas, in order.
     pub leaves: u64,
     /// How many leaves there are.
     pub leaf_count: u64,
     /// How many areas there are.
     pub area_count: u64,
-    /// Frame of the root table.
-    pub root: u32,
-    /// Nothing.
-    pub reserved: u32,
 }
 
 /// Some areas of an address space.
@@ -353,10 +355,33 @@ pub struct FrameRecord {
     pub dirty: u8,
     /// Not 0 if it is free, and zero although it was used.
     pub zero_again: u8,
-    /// Nothing that can be relied on.
-    pub reserved: u8,
-    /// The kernel's reverse map: who maps it.
+    /// Not 0 if it was used lately other than through an entry.
+    pub referenced: u8,
+    /// The kernel's reverse map: see [`FrameRecord::swap_slot`].
     pub owner: u64,
+}
+
+/// Bits of the owner word of an anonymous frame that are the number of the
+/// virtual page where it is mapped; those above are a slot of swap.
+pub const OWNER_PAGE_BITS: u32 = 36;
+/// Bits of the owner word of a page of an object that are its number there;
+/// those above are the object's number.
+pub const OWNER_INDEX_BITS: u32 = 40;
+
+impl FrameRecord {
+    /// Slot of swap that holds what an anonymous frame holds, 0 for none.
+    #[must_use]
+    pub const fn swap_slot(&self) -> u64 {
+        if self.usage == USE_ANONYMOUS { self.owner >> OWNER_PAGE_BITS } else { 0 }
+    }
+
+    /// How many entries map a frame of a program: its owners, but for the object
+    /// or the swap cache that has it.
+    #[must_use]
+    pub const fn mappings(&self) -> u32 {
+        let alone = self.usage == USE_ANONYMOUS && self.swap_slot() == 0;
+        if alone { self.count } else { self.count.saturating_sub(1) }
+    }
 }
 
 /// Free.
@@ -398,7 +423,7 @@ pub struct FrameCounts {
 const _: () = {
     assert!(size_of::<Directory>() == 96);
     assert!(size_of::<ProcessRecord>() == 72 + 16 * FAULT_KINDS);
-    assert!(size_of::<SpaceRecord>() == 80);
+    assert!(size_of::<SpaceRecord>() == 88);
     assert!(size_of::<AreaRecord>() == 48);
     assert!(size_of::<FrameRecord>() == 16);
     assert!(size_of::<LeafRecord>() <= LEAF_STRIDE && LEAF_STRIDE.is_multiple_of(8));
