@@ -66,6 +66,18 @@ pub const MODULE_PROGRAM: u32 = 1;
 pub const MODULE_ARGUMENTS: u32 = 2;
 /// The program's environment: each `NAME=value` ended by a NUL.
 pub const MODULE_ENVIRONMENT: u32 = 3;
+/// The shared folders. For each, in the order of the virtio file system devices:
+/// the device's tag, the folder of the guest where it is mounted, and
+/// [`SHARE_READ_ONLY`] or [`SHARE_WRITABLE`], each ended by a NUL.
+pub const MODULE_SHARES: u32 = 4;
+/// The path of the program in the guest, ended by a NUL: it lies in a shared
+/// folder, and there is no [`MODULE_PROGRAM`].
+pub const MODULE_PROGRAM_PATH: u32 = 5;
+
+/// Access to a shared folder: nothing in it can be changed.
+pub const SHARE_READ_ONLY: &str = "ro";
+/// Access to a shared folder: whatever the host allows.
+pub const SHARE_WRITABLE: &str = "rw";
 
 /// What the kernel finds at its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -97,8 +109,9 @@ pub struct BootInfo {
     pub module_count: u32,
     /// How many bytes of `command_line` are valid.
     pub command_line_length: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How many virtio devices there are, from
+    /// [`crate::layout::virtio_device`]`(0)` on.
+    pub virtio_count: u32,
     /// The memory map: in order, not overlapping.
     pub memory: [MemoryRange; MAX_MEMORY_RANGES],
     /// What the host put into memory.
@@ -128,7 +141,7 @@ impl BootInfo {
             memory_count: 0,
             module_count: 0,
             command_line_length: 0,
-            reserved: 0,
+            virtio_count: 0,
             memory: [NO_RANGE; MAX_MEMORY_RANGES],
             modules: [NO_MODULE; MAX_MODULES],
             command_line: [0; MAX_COMMAND_LINE],

@@ -22,6 +22,7 @@
 //!            RAM, second part (if there is more than 3 GiB)
 //! 1_0000_0000
 //!            hole for the interrupt controllers
+//! d000_0000  virtio devices, a page each
 //! c000_0000  end of RAM, first part; modules end where RAM ends
 //!            free
 //!            kernel image, from IMAGE_PHYS on; page tables follow it
@@ -73,12 +74,29 @@ pub const SERIAL_IRQ: u32 = 4;
 /// Global system interrupt of the lab device.
 pub const LAB_IRQ: u32 = 5;
 
+/// Registers of the first virtio device.
+pub const VIRTIO_BASE: GuestPhys = GuestPhys(0xd000_0000);
+/// How far the registers of one virtio device lie from those of the next.
+pub const VIRTIO_STRIDE: u64 = 0x1000;
+/// Global system interrupt of the first virtio device; each has its own.
+pub const VIRTIO_IRQ_FIRST: u32 = 16;
+/// Most virtio devices: an I/O APIC has 24 inputs.
+pub const MAX_VIRTIO_DEVICES: u32 = 8;
+
+/// Registers of virtio device `index`.
+#[must_use]
+pub const fn virtio_device(index: u32) -> GuestPhys {
+    GuestPhys(VIRTIO_BASE.0 + index as u64 * VIRTIO_STRIDE)
+}
+
 const _: () = {
     assert!(BOOT_INFO.0 < BOOT_INFO_END.0);
     assert!(BOOT_INFO_END.0 <= LOW_MEMORY_END.0);
     assert!(LOW_MEMORY_END.0 <= IMAGE_PHYS.0);
     assert!(IMAGE_PHYS.0.is_multiple_of(crate::addr::HUGE_PAGE_SIZE));
     assert!(HOLE_START.0 < HOLE_END.0);
+    assert!(VIRTIO_BASE.0 >= HOLE_START.0 && virtio_device(MAX_VIRTIO_DEVICES).0 <= HOLE_END.0);
+    assert!(VIRTIO_BASE.is_page_aligned() && VIRTIO_IRQ_FIRST + MAX_VIRTIO_DEVICES <= 24);
     assert!(GuestVirt(PHYSMAP_BASE).is_canonical());
     assert!(STACKS_BASE > PHYSMAP_BASE && STACKS_BASE < IMAGE_BASE);
 };

@@ -13,11 +13,13 @@
 //! | [`context`] | kernel threads and the switch between them |
 //! | [`stack`] | kernel stacks with guard pages |
 //! | [`fpu`] | floating-point and vector state |
+//! | [`ring3`] | instructions that only ring 3 has, where ring 0 is emulated |
 //! | [`memory`] | physical memory, page tables, the TLB |
 //! | [`heap`] | the kernel's heap |
 //! | [`lab`] | the lab's device and the shared pages |
 //! | [`serial`] | COM1, for VMMs without the lab's device |
 //! | [`console`] | whichever of the two there is; the `log` sink |
+//! | [`virtio`] | devices that carry files and swap |
 //! | [`interrupts`] | the local APIC and the I/O APIC |
 //! | [`time`] | the time-stamp counter as a clock |
 //! | [`power`] | the end: power-off, and dying with a report |
@@ -49,8 +51,10 @@ pub mod memory;
 pub mod power;
 pub mod provoke;
 pub mod pvh;
+mod ring3;
 pub mod serial;
 pub mod stack;
 pub mod sync;
 pub mod time;
 pub mod trap;
+pub mod virtio;

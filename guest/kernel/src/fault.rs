@@ -11,8 +11,9 @@ use pagelab_hal::trap::{self, TrapFrame, fault_code, vector};
 use pagelab_hal::{cpu, lab};
 use pagelab_mm::{Access, FaultError, Resolved};
 
+use crate::files;
 use crate::memory::memory;
-use crate::process::{Process, oom, program, scheduler};
+use crate::process::{Process, oom, scheduler};
 use crate::signal::{self, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SignalInfo, Trap};
 use crate::syscall::before_return;
 
@@ -25,7 +26,7 @@ pub fn page_fault(frame: &mut TrapFrame, address: u64) {
     let result = loop {
         let result = process.space().lock().fault(memory(), GuestVirt(address), access);
         match result {
-            Err(FaultError::NeedsPage(page)) => match program::bring_in(page) {
+            Err(FaultError::NeedsPage(page)) => match files::page_in(page) {
                 Ok(read) => access.major |= read,
                 Err(error) => break Err(error),
             },
@@ -93,8 +94,10 @@ fn floating_point_code(number: u64) -> i32 {
     const INVALID: i32 = 7;
     const CODES: [(u32, i32); 5] = [(0x01, INVALID), (0x04, 3), (0x08, 4), (0x12, 5), (0x20, 6)];
     let thread = scheduler::current();
-    thread.save_user_state();
-    let raised = thread.user.lock().fpu.unmasked_exceptions(number == u64::from(vector::SIMD));
+    let mut user = thread.user.lock();
+    let raised = user
+        .look_at_fpu()
+        .map_or(0, |fpu| fpu.unmasked_exceptions(number == u64::from(vector::SIMD)));
     CODES.into_iter().find(|(bits, _)| raised & bits != 0).map_or(INVALID, |(_, code)| code)
 }
 

@@ -15,9 +15,9 @@ use crate::check;
 use crate::disk::{World, all_mappings};
 use crate::lab::{Lab, PAGE, PRIVATE, RW};
 
-const FIRST: u64 = 0x4_0000 - 16;
-const WINDOW: u64 = 40;
-const FILE_PAGES: u64 = 24;
+const FIRST: u64 = 0x4_0000 - 8;
+const WINDOW: u64 = 20;
+const FILE_PAGES: u64 = 12;
 const PROCESSES: usize = 3;
 
 /// What a page holds: as many values as it may have.
@@ -47,7 +47,8 @@ enum Op {
     GiveUp,
     Lock(bool),
     Reclaim,
-    Clean(u64),
+    Protect,
+    Clean,
     FailAfter(usize),
 }
 
@@ -66,20 +67,21 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Unmap),
         16 => any::<u8>().prop_map(Op::Store),
         6 => Just(Op::Load),
-        3 => Just(Op::Fork),
+        4 => Just(Op::Fork),
         1 => Just(Op::Exit),
         3 => (0..WINDOW).prop_map(|to| Op::Move { to }),
         1 => Just(Op::DontNeed),
         1 => Just(Op::GiveUp),
         1 => any::<bool>().prop_map(Op::Lock),
         8 => Just(Op::Reclaim),
-        2 => (0..FILE_PAGES).prop_map(Op::Clean),
+        3 => Just(Op::Protect),
+        4 => Just(Op::Clean),
         1 => (0..3usize).prop_map(Op::FailAfter),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (0..PROCESSES, 0..WINDOW, 1..12u64, op()).prop_map(|(process, page, length, op)| Step {
+    (0..PROCESSES, 0..WINDOW, 1..8u64, op()).prop_map(|(process, page, length, op)| Step {
         process,
         page,
         length,
@@ -234,7 +236,18 @@ fn run(world: &World<'_>, models: &mut Vec<Model>, file: &mut [u8], step: &Step)
         }
         Op::Lock(false) => drop(world.spaces.borrow_mut()[process].munlock(memory, at, bytes)),
         Op::Reclaim => drop(world.reclaim(step.length)),
-        Op::Clean(index) => drop(world.write_page(index)),
+        Op::Protect => {
+            // Taken away and given back: what may be written then must not change.
+            let space = &mut world.spaces.borrow_mut()[process];
+            for rights in [1, 3] {
+                let _ = space.mprotect(memory, at, bytes, rights);
+            }
+        }
+        Op::Clean => {
+            if let Some(Held::File { index, .. }) = model.get(&step.page) {
+                world.write_page(*index);
+            }
+        }
         Op::FailAfter(writes) => world.fail_after.set(writes),
         Op::Fork | Op::Exit => {}
     }
@@ -380,9 +393,9 @@ proptest! {
 
     #[test]
     fn contents_survive_when_memory_runs_short(
-        steps in vec(step(), 1..120),
-        frames in 40..90u32,
-        slots in 4..60u64,
+        steps in vec(step(), 1..160),
+        frames in 32..64u32,
+        slots in 4..40u64,
     ) {
         let lab = Lab::new(frames);
         let world = World::with_swap(&lab, FILE_PAGES, slots);
