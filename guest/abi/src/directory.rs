@@ -55,10 +55,9 @@ pub struct Directory {
     pub frame_counts: AtomicU64,
     /// Sequence of the fields below and of the tables they name.
     pub sequence: AtomicU64,
-    /// Address of the table of processes: addresses of [`ProcessRecord`]s, 0 in
-    /// places that are not used.
+    /// Address of the table of processes: [`PlaceRecord`]s.
     pub processes: AtomicU64,
-    /// How many places that table has.
+    /// How many of them there are.
     pub process_places: AtomicU64,
     /// Address of the table of named objects: [`NameRecord`]s.
     pub names: AtomicU64,
@@ -114,6 +113,18 @@ pub fn begin_change(sequence: &AtomicU64) {
 pub fn end_change(sequence: &AtomicU64) {
     let value = sequence.load(Ordering::Relaxed);
     sequence.store((value | 1).wrapping_add(1), Ordering::Release);
+}
+
+/// Where a process is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PlaceRecord {
+    /// Address of its [`ProcessRecord`].
+    pub record: u64,
+    /// Its number.
+    pub pid: u64,
 }
 
 /// A process lives.
@@ -180,12 +191,11 @@ impl ProcessRecord {
 
     /// Sets the name; what does not fit is cut off.
     pub fn set_name(&self, name: &[u8]) {
-        for (index, word) in self.name.iter().enumerate() {
-            let mut bytes = [0; 8];
-            let rest = name.get(index * 8..).unwrap_or_default();
-            let length = rest.len().min(8);
-            bytes[..length].copy_from_slice(&rest[..length]);
-            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        let mut bytes = [0; NAME_BYTES];
+        let length = name.len().min(NAME_BYTES);
+        bytes[..length].copy_from_slice(&name[..length]);
+        for (word, half) in self.name.iter().zip(bytes.as_chunks::<8>().0) {
+            word.store(u64::from_le_bytes(*half), Ordering::Relaxed);
         }
     }
 
@@ -338,7 +348,9 @@ pub struct NameRecord {
     /// Address of its path.
     pub path: u64,
     /// Length of the path in bytes.
-    pub length: u64,
+    pub length: u32,
+    /// Not 0 if it has been deleted.
+    pub deleted: u32,
 }
 
 /// A frame of physical memory: what the allocator knows of it.

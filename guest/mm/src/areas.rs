@@ -256,13 +256,15 @@ impl Areas {
             let mut areas = self.take_spare();
             areas.push(area);
             self.leaves.push(Leaf::new(areas));
-            return self.measure_from(0);
+            self.measure_from(0);
+            return self.publish();
         };
         let areas = &mut self.leaves[leaf].areas;
         let slot = areas.partition_point(|other| other.start < area.start);
         if areas.len() < LEAF_AREAS {
             areas.insert(slot, area);
-            return self.measure_from(leaf);
+            self.measure_from(leaf);
+            return self.publish();
         }
         let mut upper = self.take_spare();
         let lower = &mut self.leaves[leaf].areas;
@@ -275,6 +277,7 @@ impl Areas {
         self.leaves.insert(leaf + 1, Leaf::new(upper));
         self.measure_from(leaf);
         self.measure_from(leaf + 1);
+        self.publish();
     }
 
     /// Takes an area out.
@@ -390,6 +393,7 @@ impl Areas {
             }
         }
         (0..new.leaves.len()).for_each(|leaf| new.measure(leaf));
+        new.publish();
         Ok(new)
     }
 
