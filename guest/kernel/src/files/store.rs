@@ -10,6 +10,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
+use pagelab_abi::directory::NameRecord;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::{FaultError, Machine, NeedsPage, ObjectId, ObjectKind, Page, Use};
 use pagelab_vfs::buffer::moved_or_fault;
@@ -20,6 +21,7 @@ use pagelab_vfs::{Errno, PathNode, Sink, Source};
 use super::page_in;
 use crate::memory::memory;
 use crate::process::{self, program};
+use crate::publish;
 
 const PAGE_BYTES: usize = PAGE_SIZE as usize;
 
@@ -54,6 +56,18 @@ pub struct MappedName {
 }
 
 impl MappedName {
+    /// Tells the host.
+    fn publish(&self, object: ObjectId) {
+        publish::name_object(NameRecord {
+            object: object.number(),
+            device: self.device.major() << 8 | self.device.minor(),
+            inode: self.inode,
+            path: self.path.as_ptr() as u64,
+            length: self.path.len() as u32,
+            deleted: self.deleted.into(),
+        });
+    }
+
     /// The text in `maps`.
     pub fn shown(&self) -> Vec<u8> {
         let mut text = self.path.clone();
@@ -102,6 +116,7 @@ impl Cache {
             path: node.display(&super::vfs().root()),
             deleted: false,
         };
+        name.publish(object);
         self.names.lock().insert(object.number(), name);
     }
 
@@ -117,6 +132,7 @@ impl Cache {
             files.table.pop();
         }
         files.table.shrink_to_fit();
+        publish::forget_objects();
         self.names.lock().clear();
     }
 
@@ -264,6 +280,7 @@ impl PageStore for Cache {
             }
         };
         // The number may have been another object's.
+        publish::forget_object(data.object.number());
         self.names.lock().remove(&data.object.number());
         let file = FileId(data.object.number().into());
         let mut files = self.files.lock();
@@ -280,9 +297,11 @@ impl PageStore for Cache {
         {
             let mut names = self.names.lock();
             if memory().objects.references(data.object) == 1 {
+                publish::forget_object(data.object.number());
                 names.remove(&data.object.number());
             } else if let Some(name) = names.get_mut(&data.object.number()) {
                 name.deleted = true;
+                name.publish(data.object);
             }
         }
         memory().release_object(data.object);

@@ -26,6 +26,7 @@ use pagelab_hal::{cpu, interrupts, memory, time};
 
 use super::thread::{RunState, Thread};
 use super::{State, sleep};
+use crate::publish;
 use crate::signal::timer;
 
 /// How long a thread runs while others are ready, in nanoseconds.
@@ -196,6 +197,7 @@ pub fn after_switch() {
     drop(ended);
     let this = current();
     this.load_segments();
+    publish::now_running(&this);
     memory::activate(this.process.space().root());
 }
 
