@@ -5,7 +5,7 @@
 //! a client is a JSON-RPC 2.0 call or a plain command ([`protocol`]). One table
 //! ([`commands`]) says which commands there are, what they take ([`arguments`])
 //! and who answers them ([`answers`]); answers are written piece by piece
-//! ([`job`], [`answer`]) within the bounds of each client's buffers
+//! ([`job`], [`answer`]; long ones by a thread of their own, [`report`]) within the bounds of each client's buffers
 //! ([`connection`]).
 //!
 //! Most answers come from guest memory and counters while the guest runs, and say
@@ -42,7 +42,9 @@ pub mod listener;
 pub mod metrics;
 pub mod prompt;
 pub mod protocol;
+pub mod report;
 pub mod server;
+pub mod target;
 
 use std::fmt;
 use std::io;

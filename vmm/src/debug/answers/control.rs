@@ -58,6 +58,10 @@ impl Rows for Waiting {
         }
     }
 
+    fn waits_for_a_moment(&self) -> bool {
+        true
+    }
+
     fn trailer(&mut self) -> Map<String, Value> {
         std::mem::take(&mut self.why)
     }
