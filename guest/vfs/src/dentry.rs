@@ -130,8 +130,17 @@ impl Dentry {
             return Err(if self.is_deleted() { Errno::ENOENT } else { Errno::ENAMETOOLONG });
         }
         let known = children.get(name);
-        if let (Some(child), Caching::Keep) = (known, self.caching) {
-            return Ok(Arc::clone(child));
+        if let Some(child) = known {
+            let is_kept = match self.caching {
+                // What is mounted on hides what is below in any case.
+                _ if child.is_mount_point() => true,
+                Caching::Keep => true,
+                Caching::Revalidate => child.inode.is_believed(),
+                Caching::Never => false,
+            };
+            if is_kept {
+                return Ok(Arc::clone(child));
+            }
         }
         let inode = match self.inode.lookup(name) {
             Ok(inode) => inode,
@@ -145,8 +154,7 @@ impl Dentry {
             }
         };
         if let Some(child) = known
-            && child.inode.ino() == inode.ino()
-            && child.kind == inode.kind()
+            && Arc::ptr_eq(&child.inode, &inode)
         {
             return Ok(Arc::clone(child));
         }

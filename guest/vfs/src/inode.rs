@@ -196,8 +196,8 @@ pub enum LinkTarget {
 pub enum Caching {
     /// Only this kernel changes the file system: keep.
     Keep,
-    /// Others change it too: ask each time, and keep the tree's node as long as
-    /// the inode's number stays the same.
+    /// Others change it too: ask each time unless the inode is believed, and keep
+    /// the tree's node as long as the inode stays the same.
     Revalidate,
     /// Entries come and go by themselves: keep nothing.
     Never,
@@ -253,6 +253,12 @@ pub trait Inode: Any + Send + Sync {
 
     /// Its number, which never changes.
     fn ino(&self) -> u64;
+
+    /// With [`Caching::Revalidate`]: whether its name was looked up so lately
+    /// that there is no need to ask again.
+    fn is_believed(&self) -> bool {
+        false
+    }
 
     /// Changes attributes.
     fn change(&self, changes: &Changes) -> Result<()> {

@@ -5,8 +5,12 @@
 //! of a file is the size of its object (the manager needs it for SIGBUS), kept
 //! in one place.
 
+use alloc::sync::Arc;
+
+use pagelab_abi::addr::Frame;
+
 use crate::buffer::{Sink, Source};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 
 pub mod vec_store;
 
@@ -23,6 +27,28 @@ pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(pub u64);
 
+/// Where the pages of an object come from and where they survive: a file of the
+/// host.
+///
+/// Frames are consecutive pages of the file. What a short read leaves of them is
+/// cleared by the caller.
+pub trait PageBacking: Send + Sync {
+    /// Reads pages from page `index` on; fewer bytes than fit are the end.
+    fn read_pages(&self, index: u64, frames: &[Frame]) -> Result<usize>;
+
+    /// Writes the first `bytes` bytes of pages from page `index` on.
+    fn write_pages(&self, index: u64, frames: &[Frame], bytes: usize) -> Result<()>;
+
+    /// Cuts or extends the file.
+    fn set_size(&self, size: u64) -> Result<()>;
+
+    /// Brings what was written to where it survives the host as well.
+    fn sync(&self, data_only: bool) -> Result<()>;
+
+    /// Size in bytes now.
+    fn size(&self) -> Result<u64>;
+}
+
 /// The memory manager's page cache, as files see it.
 ///
 /// The methods that move bytes are called without a lock of this crate held, so
@@ -30,6 +56,26 @@ pub struct ObjectId(pub u64);
 pub trait PageStore: Send + Sync + 'static {
     /// A new object of size 0.
     fn create(&self) -> Result<ObjectId>;
+
+    /// A new object whose pages come from `backing`, of its size.
+    fn create_backed(&self, backing: Arc<dyn PageBacking>, size: u64) -> Result<ObjectId> {
+        let _ = (backing, size);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Others changed what is behind an object: pages that were not changed here
+    /// are read again when they are wanted, and unless some were, the object has
+    /// this size.
+    fn refresh(&self, object: ObjectId, size: u64) -> Result<()> {
+        let _ = (object, size);
+        Ok(())
+    }
+
+    /// Writes changed pages to what is behind an object, and has it keep them.
+    fn sync(&self, object: ObjectId, data_only: bool) -> Result<()> {
+        let _ = (object, data_only);
+        Ok(())
+    }
 
     /// The file is gone. Mappings keep the object until they go as well.
     fn destroy(&self, object: ObjectId);
