@@ -13,7 +13,7 @@ use pagelab_mm::{Access, FaultError, Resolved};
 
 use crate::files;
 use crate::memory::memory;
-use crate::process::{Process, oom, scheduler};
+use crate::process::{Process, oom, reclaim, scheduler};
 use crate::signal::{self, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SignalInfo, Trap};
 use crate::syscall::before_return;
 
@@ -28,8 +28,10 @@ pub fn page_fault(frame: &mut TrapFrame, address: u64) {
         match result {
             Err(FaultError::NeedsPage(page)) => match files::page_in(page) {
                 Ok(read) => access.major |= read,
+                Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
                 Err(error) => break Err(error),
             },
+            Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
             result => break result,
         }
     };

@@ -5,6 +5,7 @@ use pagelab_mm::{FaultError, NeedsPage, ObjectKind};
 use super::store;
 use crate::memory::memory;
 use crate::process::program;
+use crate::swap;
 
 /// Brings in a page: of a program from where the host put its file, of a file in
 /// memory as zeros. Returns whether the host was asked for it, which makes a
@@ -14,6 +15,9 @@ use crate::process::program;
 ///
 /// If there is no memory for it, or it cannot be read.
 pub fn page_in(page: NeedsPage) -> Result<bool, FaultError> {
+    if memory().objects.kind(page.object) == ObjectKind::Swap {
+        return swap::page_in(page);
+    }
     let is_program = memory().objects.kind(page.object) == ObjectKind::Program;
     if is_program && program::bring_in(page)? {
         return Ok(false);
