@@ -70,7 +70,7 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
         _ => {}
     }
     if let Some(frame) = program {
-        process::scheduler::preempt();
+        process::scheduler::yield_now();
         syscall::before_return(frame, None);
     }
 }
