@@ -123,7 +123,8 @@ impl Descriptors {
     ///
     /// What the host said.
     pub fn reopen(&self, node: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let flags = flags - OFlags::NOFOLLOW - OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags =
+            flags.difference(OFlags::NOFOLLOW | OFlags::CREATE) | OFlags::CLOEXEC | OFlags::NOCTTY;
         rustix::fs::openat(&self.folder, number(node), flags, Mode::empty())
     }
 
