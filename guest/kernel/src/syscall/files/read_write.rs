@@ -249,15 +249,15 @@ fn sync(descriptor: u64, data_only: bool) -> Outcome {
     Ok(0)
 }
 
-/// Advice is followed already: every file is in memory.
 fn advise(call: u32, a: &Arguments) -> Outcome {
-    const LAST_ADVICE: u64 = 5;
     let file = open_file(a[0])?;
     if file.pipe().is_some() {
         return Err(Errno::ESPIPE.into());
     }
-    if call == linux::__NR_fadvise64 && (a[3] > LAST_ADVICE || int(a[2]) < 0) {
-        return Err(Errno::EINVAL.into());
-    }
+    let advice = match call {
+        linux::__NR_fadvise64 => Advice::from_number(a[3]).ok_or(Errno::EINVAL)?,
+        _ => Advice::WillNeed,
+    };
+    file.advise(a[1].cast_signed(), a[2].cast_signed(), advice)?;
     Ok(0)
 }
