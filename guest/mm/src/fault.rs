@@ -35,6 +35,7 @@ use crate::live;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::object::{ObjectId, ObjectKind, Page};
+use crate::owner;
 use crate::space::AddressSpace;
 use crate::table;
 
@@ -128,9 +129,7 @@ impl AddressSpace {
     }
 
     fn demand_zero<M: Machine>(&mut self, fault: &Fault<'_, M>) -> Result<Resolved, FaultError> {
-        let memory = fault.memory;
-        let frame =
-            memory.frames.alloc_zeroed(&memory.machine, Use::Anonymous).ok_or(OutOfMemory)?;
+        let frame = zeroed_anonymous(fault)?;
         self.fill_anonymous(fault, frame);
         self.resident.anonymous += 1;
         let kind = if fault.grew { FaultKind::StackGrowth } else { FaultKind::DemandZero };
@@ -162,12 +161,12 @@ impl AddressSpace {
     ) -> Result<Resolved, FaultError> {
         let memory = fault.memory;
         let index = fault.area.index_of(fault.page);
-        let (page, kind) =
+        let (page, object_kind) =
             memory.objects.lookup_shared(&memory.machine, memory.frames, object, index);
         let (frame, kind) = match page {
-            Page::Present(frame) => (frame, page_in(kind, fault.access.major)),
+            Page::Present(frame) => (frame, page_in(object_kind, fault.access.major)),
             Page::PastEnd => return Err(FaultError::NoBacking),
-            Page::Missing if kind == ObjectKind::SharedMemory => {
+            Page::Missing if object_kind == ObjectKind::SharedMemory => {
                 (new_shared_page(memory, object, index)?, FaultKind::DemandZero)
             }
             Page::Missing => return Err(FaultError::NeedsPage(NeedsPage { object, index })),
@@ -186,6 +185,9 @@ impl AddressSpace {
         }
         live::fill(&memory.machine, fault.slot, Entry::for_frame(frame, flags));
         *self.resident_of(false, fault.area.flags) += 1;
+        if object_kind == ObjectKind::File && !fault.access.write {
+            self.fault_around(memory, (&fault.area, object), fault.page, fault.slot.0);
+        }
         Ok(Resolved { kind, before: None, after: Some(frame) })
     }
 
@@ -198,7 +200,8 @@ impl AddressSpace {
         kind: FaultKind,
     ) -> Result<Resolved, FaultError> {
         let memory = fault.memory;
-        let copy = memory.frames.alloc(Use::Anonymous);
+        let owner = owner::anonymous(fault.page);
+        let copy = memory.frames.hold().alloc_owned(Use::Anonymous, owner);
         if let Some(copy) = copy {
             memory.machine.copy_frame(frame, copy);
             self.fill_anonymous(fault, copy);
@@ -243,9 +246,7 @@ impl AddressSpace {
         fault: &Fault<'_, M>,
         zero_page: Frame,
     ) -> Result<Resolved, FaultError> {
-        let memory = fault.memory;
-        let frame =
-            memory.frames.alloc_zeroed(&memory.machine, Use::Anonymous).ok_or(OutOfMemory)?;
+        let frame = zeroed_anonymous(fault)?;
         if fault.area.family == 0 {
             self.adopt_family(fault.place);
         }
@@ -272,7 +273,8 @@ impl AddressSpace {
             let after = Some(frame);
             return Ok(Resolved { kind: FaultKind::CowReuse, before: after, after });
         }
-        let copy = held.alloc(Use::Anonymous).ok_or(OutOfMemory)?;
+        let owner = owner::anonymous(fault.page);
+        let copy = held.alloc_owned(Use::Anonymous, owner).ok_or(OutOfMemory)?;
         drop(held);
         memory.machine.copy_frame(frame, copy);
         if fault.area.family == 0 {
@@ -308,6 +310,14 @@ const fn page_in(kind: ObjectKind, major: bool) -> FaultKind {
         (_, false) => FaultKind::FileMinor,
         (_, true) => FaultKind::FileMajor,
     }
+}
+
+/// A frame of zeros for the page that a fault is about.
+#[inline]
+fn zeroed_anonymous<M: Machine>(fault: &Fault<'_, M>) -> Result<Frame, OutOfMemory> {
+    let Memory { machine, frames, .. } = fault.memory;
+    let owner = owner::anonymous(fault.page);
+    frames.alloc_zeroed_owned(machine, Use::Anonymous, owner).ok_or(OutOfMemory)
 }
 
 /// A new page of shared memory, owned by its object and by the caller.

@@ -257,7 +257,7 @@ fn remove_pages<M: Machine>(memory: &Memory<M>, object: ObjectId, first: u64, en
         let Some((index, frame)) = found else { return };
         if frames.count(frame) > 1 {
             machine.zero_frame(frame);
-        } else if let Some(frame) = memory.objects.remove(machine, object, index) {
+        } else if let Some(frame) = memory.objects.remove(machine, frames, object, index) {
             frames.release(machine, frame);
         }
         at = index + 1;

@@ -1,5 +1,7 @@
 //! What all address spaces share.
 
+use core::sync::atomic::{AtomicU32, AtomicUsize};
+
 use pagelab_abi::addr::Frame;
 use pagelab_paging::Entry;
 use pagelab_paging::entry::ENTRIES;
@@ -37,6 +39,11 @@ pub struct Memory<M> {
     pub objects: Objects,
     /// Promised memory.
     pub commit: Commit,
+    /// How many pages a fault on a file may map besides the one it needs, with
+    /// that one; see `fault_around`.
+    pub fault_around: AtomicU32,
+    /// Where the next search for victims goes on; see [`crate::reclaim`].
+    pub(crate) clock_hand: AtomicUsize,
     zero_page: Frame,
     /// The kernel's entries by index; the rest is not present.
     kernel_half: [(usize, Entry); MAX_KERNEL_ENTRIES],
@@ -66,7 +73,16 @@ impl<M: Machine> Memory<M> {
             }
         }
         let commit = Commit::new(frames.counters().total);
-        Ok(Self { machine, frames, objects: Objects::new(), commit, zero_page, kernel_half })
+        Ok(Self {
+            machine,
+            frames,
+            objects: Objects::new(),
+            commit,
+            fault_around: AtomicU32::new(1),
+            clock_hand: AtomicUsize::new(0),
+            zero_page,
+            kernel_half,
+        })
     }
 
     fn kernel_entries(&self) -> impl Iterator<Item = &(usize, Entry)> {

@@ -391,7 +391,9 @@ impl PageStore for Cache {
                 clear(object, index, within..within + length)?;
             } else {
                 unmap(object, index, index + 1);
-                if let Some(frame) = memory.objects.remove(&memory.machine, object, index) {
+                if let Some(frame) =
+                    memory.objects.remove(&memory.machine, memory.frames, object, index)
+                {
                     memory.frames.release(&memory.machine, frame);
                 }
             }

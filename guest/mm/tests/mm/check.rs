@@ -1,11 +1,13 @@
 //! What must be true of an address space at any time.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use pagelab_abi::addr::{Frame, GuestVirt, PAGE_SHIFT};
-use pagelab_mm::{AddressSpace, AreaFlags, Machine, Protection, Use};
+use pagelab_mm::{AddressSpace, AreaFlags, Machine, Protection, Spaces, Use};
 use pagelab_paging::{Entry, EntryFlags, Level};
 
+use crate::disk::all_mappings;
 use crate::lab::{Lab, PAGE};
 use crate::model::{Content, Private};
 use crate::random::Process;
@@ -125,9 +127,10 @@ fn page_is(lab: &Lab, process: &Process, address: GuestVirt) {
 }
 
 /// Every frame has as many owners as there are entries and objects that hold it.
-pub fn owners(lab: &Lab, processes: &[Process]) {
+pub fn owners(lab: &Lab, processes: &mut [Process]) {
+    mappers(lab, processes);
     let mut mapped: HashMap<Frame, u32> = HashMap::new();
-    for process in processes {
+    for process in &*processes {
         for (_, entry) in tree(lab, process.space.root()).entries {
             if !entry.has(EntryFlags::SPECIAL) {
                 *mapped.entry(entry.frame()).or_default() += 1;
@@ -140,4 +143,35 @@ pub fn owners(lab: &Lab, processes: &[Process]) {
     }
     let anonymous = mapped.keys().filter(|&&f| lab.memory.frames.use_of(f) == Use::Anonymous);
     assert_eq!(lab.memory.frames.counters().anonymous, anonymous.count() as u64);
+}
+
+/// Processes as a kernel has them.
+struct Running<'a>(RefCell<&'a mut [Process]>);
+
+impl Spaces for Running<'_> {
+    fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    fn with(&self, number: usize, visit: &mut dyn FnMut(&mut AddressSpace)) {
+        visit(&mut self.0.borrow_mut()[number].space);
+    }
+}
+
+/// Who maps a frame is what the page tables say, for every frame.
+fn mappers(lab: &Lab, processes: &mut [Process]) {
+    let roots: Vec<_> = processes.iter().map(|process| process.space.root()).collect();
+    let running = Running(RefCell::new(processes));
+    for (frame, mut expected) in all_mappings(lab, roots.into_iter()) {
+        let mut found = Vec::new();
+        let count = lab.memory.for_each_mapping(&running, frame, |space, mapping| {
+            assert_eq!(mapping.entry.frame(), frame);
+            assert_eq!(space.area_at(mapping.page), Some(&mapping.area));
+            found.push((space.root(), mapping.page));
+        });
+        assert_eq!(count as usize, found.len());
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "mappers of {frame:?}");
+    }
 }
