@@ -312,9 +312,8 @@ impl OpenFile {
         if self.is_path_only() {
             return Err(Errno::EBADF);
         }
-        let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else {
-            return Err(Errno::EINVAL);
-        };
+        let offset = u64::try_from(offset).unwrap_or(0);
+        let length = u64::try_from(length).map_err(|_| Errno::EINVAL)?;
         if self.kind() == FileKind::Regular && self.file.is_none() {
             self.inode().advise(offset, length, advice);
         }

@@ -6,9 +6,10 @@ use linux_raw_sys::general as linux;
 use pagelab_abi::addr::GuestVirt;
 use pagelab_hal::time;
 use pagelab_vfs::open_file::copy;
+use pagelab_vfs::store::Advice;
 use pagelab_vfs::{Errno, OpenFile, Readiness, WaitChannel, Whence};
 
-use super::{Arguments, Outcome, file, int, open_file};
+use super::{Arguments, Outcome, file, open_file};
 use crate::files::buffers::UserBuffer;
 use crate::files::console::Stream;
 use crate::files::wait;
@@ -44,7 +45,7 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         linux::__NR_fsync => sync(a[0], false),
         linux::__NR_fdatasync => sync(a[0], true),
         linux::__NR_sync => crate::files::vfs().sync().map(|()| 0).map_err(Into::into),
-        linux::__NR_syncfs => file(a[0]).map(|_| 0).map_err(Into::into),
+        linux::__NR_syncfs => sync_file_system(a[0]),
         linux::__NR_fadvise64 | linux::__NR_readahead => advise(call, a),
         _ => return None,
     })
@@ -246,6 +247,11 @@ fn fallocate(a: &Arguments) -> Outcome {
 
 fn sync(descriptor: u64, data_only: bool) -> Outcome {
     file(descriptor)?.sync(data_only)?;
+    Ok(0)
+}
+
+fn sync_file_system(descriptor: u64) -> Outcome {
+    file(descriptor)?.node().mount().file_system.sync()?;
     Ok(0)
 }
 
