@@ -14,6 +14,7 @@
 //! | [`terminal`] | the same where the host's are a terminal |
 //! | [`tree`] | what there is at the start, and the end of it all |
 //! | [`proc`] | what `/proc` shows |
+//! | [`shares`] | folders of the host |
 //! | [`program`] | a file is looked up to be executed |
 
 use alloc::sync::Arc;
@@ -34,6 +35,7 @@ mod mapped;
 mod page_in;
 pub mod proc;
 pub mod program;
+pub mod shares;
 pub mod store;
 pub mod terminal;
 pub mod tree;

@@ -5,6 +5,7 @@
 //! frame where it already is: nothing is copied, and an untouched page costs
 //! nothing.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use pagelab_abi::addr::{Frame, GuestPhys, PAGE_SIZE};
@@ -22,6 +23,8 @@ pub struct ProgramFile {
     pub object: ObjectId,
     /// Its first bytes.
     pub head: Vec<u8>,
+    /// The program that it asks to be started by, which loads the rest of it.
+    pub interpreter: Option<Box<ProgramFile>>,
 }
 
 impl Drop for ProgramFile {
@@ -35,7 +38,7 @@ impl ProgramFile {
     #[must_use]
     pub fn new(object: ObjectId, head: Vec<u8>) -> Self {
         memory().objects.retain(object);
-        Self { object, head }
+        Self { object, head, interpreter: None }
     }
 }
 
