@@ -97,8 +97,10 @@ fn floating_point_code(number: u64) -> i32 {
     const INVALID: i32 = 7;
     const CODES: [(u32, i32); 5] = [(0x01, INVALID), (0x04, 3), (0x08, 4), (0x12, 5), (0x20, 6)];
     let thread = scheduler::current();
-    thread.save_user_state();
-    let raised = thread.user.lock().fpu.unmasked_exceptions(number == u64::from(vector::SIMD));
+    let mut user = thread.user.lock();
+    let raised = user
+        .look_at_fpu()
+        .map_or(0, |fpu| fpu.unmasked_exceptions(number == u64::from(vector::SIMD)));
     CODES.into_iter().find(|(bits, _)| raised & bits != 0).map_or(INVALID, |(_, code)| code)
 }
 

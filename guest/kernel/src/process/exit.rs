@@ -40,7 +40,7 @@ pub fn kill(process: &Arc<Process>, status: ExitStatus) {
         *ending = Some(status);
     }
     for thread in process.threads.lock().iter() {
-        thread.attention.store(true, Ordering::Relaxed);
+        thread.call_attention();
         scheduler::wake(thread);
     }
 }
