@@ -51,7 +51,7 @@ fn run(program: &Path) -> Result<(), String> {
 }
 
 const EXPERIMENTS: usize = 10;
-const TESTS: usize = 16;
+const TESTS: usize = 20;
 
 #[test]
 fn experiments_built_with_musl() {

@@ -162,10 +162,15 @@ pub(crate) fn load() {
 /// Sets the stack that exceptions and interrupts from ring 3 start on.
 #[inline]
 pub(crate) fn set_ring0_stack(top: u64) {
-    // SAFETY: inside the static.
-    let place = unsafe { &raw mut (*TABLES.0.get()).task_state.stack_ring0 };
     // SAFETY: interrupts are off, one processor, and no reference is held.
-    unsafe { place.write_unaligned(top) };
+    unsafe { ring0_stack().write_unaligned(top) };
+}
+
+/// Where that stack is noted; not aligned.
+#[inline]
+pub(crate) fn ring0_stack() -> *mut u64 {
+    // SAFETY: inside the static.
+    unsafe { &raw mut (*TABLES.0.get()).task_state.stack_ring0 }
 }
 
 fn pointer<T>(table: &T) -> TablePointer {

@@ -1,37 +1,44 @@
 //! Floating-point and vector state of a thread.
 //!
 //! The kernel itself uses none of it, so the registers hold the running
-//! program's state until another program runs. `xsave` where the processor and
-//! ring 0 have it (AVX and later are enabled then), else `fxsave`.
+//! program's state until another program runs. `xsave` saves it where the
+//! processor and ring 0 have that (AVX and later are enabled then); where ring 0
+//! is emulated, `xsave` in ring 3 ([`ring3`]); else `fxsave`.
 
 use alloc::boxed::Box;
 use core::arch::asm;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::cpu::{self, Features};
+use crate::ring3::{self, Source};
 
 /// Components that are enabled where the processor has them: x87, SSE, AVX,
 /// AVX-512.
 const WANTED: u64 = 0b1110_0111;
 const LEGACY_SIZE: usize = 512;
 const MAX_SIZE: usize = 2816;
+/// Number of the first component behind x87 and SSE.
+const FIRST_EXTENDED: u32 = 2;
 const CONTROL_WORD: usize = 0;
 const MXCSR: usize = 24;
 const MXCSR_MASK: usize = 28;
 /// Behind the legacy part `xsave` says which components it saved, followed by
 /// zeros.
-const HEADER_SIZE: usize = 64;
+pub const HEADER_SIZE: usize = 64;
 const HEADER: core::ops::Range<usize> = LEGACY_SIZE..LEGACY_SIZE + HEADER_SIZE;
 
 static ENABLED: AtomicU32 = AtomicU32::new(0);
 /// Size of what `xsave` saves.
 static SIZE: AtomicU32 = AtomicU32::new(LEGACY_SIZE as u32);
 
-#[derive(Clone)]
+/// It is saved in ring 3.
+static IN_RING3: AtomicBool = AtomicBool::new(false);
+
+#[derive(Debug)]
 #[repr(C, align(64))]
 struct Large([u8; MAX_SIZE]);
 
-#[derive(Clone)]
+#[derive(Debug)]
 #[repr(C, align(64))]
 struct Small([u8; LEGACY_SIZE]);
 
@@ -56,13 +63,17 @@ static INITIAL: Initial = {
 };
 
 /// Saved state.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct FpuState(Area);
 
-#[derive(Clone)]
+#[derive(Debug)]
 enum Area {
+    /// By `fxsave`.
     Legacy(Box<Small>),
+    /// By `xsave`.
     Extended(Box<Large>),
+    /// By `xsave` in ring 3.
+    InRing3(ring3::Page),
 }
 
 /// Turns on what `xsave` saves. Called once, after the processor's features are
@@ -104,11 +115,35 @@ fn stays_enabled(enabled: u32) -> bool {
     now == enabled
 }
 
-/// Whether all that ring 3 can use is saved. Where ring 0 is emulated it is not:
-/// programs find AVX there by themselves, and nothing in ring 0 can save it.
-#[must_use]
-pub fn is_saved_whole() -> bool {
-    components() != 0 || !cpu::features().has(Features::RING0_EMULATED)
+/// Where ring 0 is emulated, the host has chosen what is enabled, and programs
+/// find it by themselves. Done when the first state is saved: a lone program
+/// needs none of it.
+fn init_in_ring3() {
+    const COMPONENTS: u32 = u32::BITS;
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let needed = cpu::features().has(Features::RING0_EMULATED);
+    if !needed || DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    if !ring3::init(&INITIAL) {
+        return;
+    }
+    // A processor without `xsave` says so by an exception.
+    let Ok(enabled) = ring3::xgetbv() else { return };
+    let enabled = enabled & WANTED as u32;
+    let last = COMPONENTS - 1 - enabled.leading_zeros().min(COMPONENTS - 1);
+    let end = if last < FIRST_EXTENDED {
+        Ok(HEADER.end as u32)
+    } else {
+        ring3::extent(last).map(|(size, offset)| offset + size)
+    };
+    if let Ok(size) = end
+        && size as usize <= MAX_SIZE
+    {
+        ENABLED.store(enabled, Ordering::Relaxed);
+        SIZE.store(size, Ordering::Relaxed);
+        IN_RING3.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Which components are saved, as XCR0 numbers them; 0 if it is done by
@@ -123,25 +158,28 @@ fn enabled() -> u32 {
 }
 
 impl FpuState {
-    /// The state that a program starts with.
+    /// The state that a program starts with; `None` without memory.
     #[must_use]
-    pub fn new() -> Self {
-        let area = if enabled() != 0 {
+    pub fn new() -> Option<Self> {
+        init_in_ring3();
+        let mut state = Self(if IN_RING3.load(Ordering::Relaxed) {
+            Area::InRing3(ring3::Page::new()?)
+        } else if enabled() != 0 {
             Area::Extended(Box::new(Large([0; MAX_SIZE])))
         } else {
             Area::Legacy(Box::new(Small([0; LEGACY_SIZE])))
-        };
-        let mut state = Self(area);
+        });
         let area = state.area();
         let initial = &INITIAL.0[..area.len().min(HEADER.end)];
         area[..initial.len()].copy_from_slice(initial);
-        state
+        Some(state)
     }
 
     fn area(&mut self) -> &mut [u8] {
         match &mut self.0 {
             Area::Legacy(area) => &mut area.0,
             Area::Extended(area) => &mut area.0,
+            Area::InRing3(page) => &mut page.bytes_mut()[..MAX_SIZE],
         }
     }
 
@@ -157,6 +195,7 @@ impl FpuState {
                 asm!("xsave64 [{}]", in(reg) area.0.as_mut_ptr(), in("eax") enabled(),
                      in("edx") 0, options(nostack));
             },
+            Area::InRing3(page) => exchange_in_ring3(Some(page), Source::Unchanged),
         }
     }
 
@@ -173,13 +212,39 @@ impl FpuState {
                 asm!("xrstor64 [{}]", in(reg) area.0.as_ptr(), in("eax") enabled(),
                      in("edx") 0, options(nostack));
             },
+            Area::InRing3(page) => exchange_in_ring3(None, Source::Saved(page)),
+        }
+    }
+
+    /// Saves the processor's state here and makes another one the processor's.
+    pub fn exchange(&mut self, next: &Self) {
+        if let (Area::InRing3(page), Area::InRing3(next)) = (&mut self.0, &next.0) {
+            exchange_in_ring3(Some(page), Source::Saved(next));
+        } else {
+            self.save();
+            next.restore();
+        }
+    }
+
+    /// Makes what a program starts with the processor's state, which has just
+    /// been saved here: what is in its initial state already may stay.
+    pub fn clear_processor(&self) {
+        let behind_legacy = self.bytes().get(HEADER).map_or(0, |header| word(header, 0));
+        if is_legacy(behind_legacy.into()) {
+            // SAFETY: 512 bytes of valid state, aligned to 16.
+            unsafe { asm!("fxrstor64 [{}]", in(reg) INITIAL.0.as_ptr(), options(nostack)) };
+        } else {
+            Self::restore_initial();
         }
     }
 
     /// Makes what a program starts with the processor's state.
     pub fn restore_initial() {
+        init_in_ring3();
         let initial = INITIAL.0.as_ptr();
-        if enabled() == 0 {
+        if IN_RING3.load(Ordering::Relaxed) {
+            exchange_in_ring3(None, Source::Initial);
+        } else if enabled() == 0 {
             // SAFETY: 512 bytes of valid state, aligned to 16.
             unsafe { asm!("fxrstor64 [{}]", in(reg) initial, options(nostack)) };
         } else {
@@ -215,12 +280,24 @@ impl FpuState {
     }
 
     /// The saved state in the layout of `xsave`, or of `fxsave` without it: what
-    /// a signal frame holds.
+    /// a signal frame holds. What is behind its end and within [`size`] is in its
+    /// initial state, whatever the frame has there.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub fn bytes_in_use(&self) -> &[u8] {
+        let bytes = self.bytes();
+        let end = match bytes.get(HEADER) {
+            Some(header) if is_legacy(word(header, 0).into()) => HEADER.end,
+            Some(_) => bytes.len(),
+            None => LEGACY_SIZE,
+        };
+        &bytes[..end]
+    }
+
+    fn bytes(&self) -> &[u8] {
         match &self.0 {
             Area::Legacy(area) => &area.0,
-            Area::Extended(area) => &area.0[..SIZE.load(Ordering::Relaxed) as usize],
+            Area::Extended(area) => &area.0[..size()],
+            Area::InRing3(page) => &page.bytes()[..size()],
         }
     }
 
@@ -249,6 +326,27 @@ impl FpuState {
     }
 }
 
+/// # Panics
+///
+/// If saved state is not what `xsave` makes: [`FpuState::load`] keeps it so.
+fn exchange_in_ring3(save: Option<&mut ring3::Page>, load: Source<'_>) {
+    if let Err(failed) = ring3::exchange(save, load, enabled()) {
+        panic!("vector registers cannot be saved or restored: {failed:?}");
+    }
+}
+
+/// Whether these components are in no more than the legacy part.
+#[must_use]
+pub const fn is_legacy(components: u64) -> bool {
+    components >> FIRST_EXTENDED == 0
+}
+
+/// Size of saved state.
+#[must_use]
+pub fn size() -> usize {
+    SIZE.load(Ordering::Relaxed) as usize
+}
+
 fn word(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
@@ -261,11 +359,5 @@ fn mxcsr_mask(area: &[u8]) -> u32 {
     match word(area, MXCSR_MASK) {
         0 => IF_NOT_NOTED,
         mask => mask,
-    }
-}
-
-impl Default for FpuState {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -13,6 +13,7 @@
 //! | [`context`] | kernel threads and the switch between them |
 //! | [`stack`] | kernel stacks with guard pages |
 //! | [`fpu`] | floating-point and vector state |
+//! | [`ring3`] | instructions that only ring 3 has, where ring 0 is emulated |
 //! | [`memory`] | physical memory, page tables, the TLB |
 //! | [`heap`] | the kernel's heap |
 //! | [`lab`] | the lab's device and the shared pages |
@@ -50,6 +51,7 @@ pub mod memory;
 pub mod power;
 pub mod provoke;
 pub mod pvh;
+mod ring3;
 pub mod serial;
 pub mod stack;
 pub mod sync;

@@ -13,7 +13,7 @@ use pagelab_abi::addr::{Frame, GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_abi::boot::{BootInfo, FLAG_MEMORY_ZEROED, MEMORY_USABLE};
 use pagelab_abi::layout::{IMAGE_BASE, LOW_MEMORY_END, PHYSMAP_BASE, STACKS_BASE};
 use pagelab_mm::Machine;
-use pagelab_mm::frames::{Block, FrameInfo, FrameRange, Frames, MAX_RANGES, Metadata};
+use pagelab_mm::frames::{Block, FrameInfo, FrameRange, Frames, MAX_RANGES, Metadata, Use};
 use pagelab_paging::walk::walk;
 use pagelab_paging::{Entry, TableMemory, TableMemoryMut};
 
@@ -89,7 +89,7 @@ fn frame_at(address: u64) -> Frame {
 
 /// Where a frame is mapped.
 #[inline]
-fn frame_pointer(frame: Frame) -> *mut u8 {
+pub(crate) fn frame_pointer(frame: Frame) -> *mut u8 {
     debug_assert!(frame.start().0 < RAM_END.load(Ordering::Relaxed));
     (PHYSMAP_BASE + frame.start().0) as *mut u8
 }
@@ -331,6 +331,22 @@ impl Tlb {
     }
 }
 
+/// Tables of the kernel's own that were made when they were needed.
+static OWN_TABLES: AtomicU64 = AtomicU64::new(0);
+
+/// An empty table for the kernel's own use, kept for good.
+pub(crate) fn new_table() -> Option<Frame> {
+    let frame = frames().alloc_zeroed(&Physical, Use::Kernel)?;
+    OWN_TABLES.fetch_add(1, Ordering::Relaxed);
+    Some(frame)
+}
+
+/// How many tables the kernel has made for itself so far; it keeps them.
+#[must_use]
+pub fn own_tables() -> u64 {
+    OWN_TABLES.load(Ordering::Relaxed)
+}
+
 static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn set_kernel_root(root: GuestPhys) {
@@ -357,6 +373,16 @@ pub fn activate(root: Frame) {
         "an address space has the kernel's upper half"
     );
     tlb(|tlb| tlb.activate(root));
+}
+
+/// Goes to an address space of the kernel's own, or back from it: what
+/// [`activate`] does, unchecked. Returns the one that was current.
+pub(crate) fn enter(root: Frame) -> Frame {
+    tlb(|tlb| {
+        let before = if tlb.current == NO_SPACE { kernel_root() } else { tlb.current };
+        tlb.activate(root);
+        before
+    })
 }
 
 /// Leaves the address space of `root`, if it is current, and forgets that it

@@ -7,7 +7,7 @@
 
 use alloc::vec::Vec;
 
-use pagelab_abi::addr::{Frame, GuestPhys, GuestVirt, PAGE_SIZE};
+use pagelab_abi::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_abi::layout::{DEVICES_BASE, IMAGE_BASE, STACKS_BASE};
 use pagelab_mm::frames::Use;
 use pagelab_paging::entry::{Entry, EntryFlags, Level, entry_address};
@@ -159,7 +159,7 @@ fn kernel_slot(page: GuestVirt, create: bool) -> Option<GuestPhys> {
         table = if entry.is_present() {
             entry.address()
         } else if create {
-            let frame = new_table()?;
+            let frame = memory::new_table()?;
             let flags = EntryFlags::PRESENT | EntryFlags::WRITABLE | EntryFlags::ACCESSED;
             KernelTables.write_entry(slot, Entry::for_frame(frame, flags));
             frame.start()
@@ -168,8 +168,4 @@ fn kernel_slot(page: GuestVirt, create: bool) -> Option<GuestPhys> {
         };
     }
     Some(entry_address(table, Level::One.index(page)))
-}
-
-fn new_table() -> Option<Frame> {
-    memory::frames().alloc_zeroed(&Physical, Use::Kernel)
 }

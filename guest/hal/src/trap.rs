@@ -25,7 +25,7 @@ use pagelab_abi::layout::USER_END;
 
 use crate::cpu::{self, msr};
 use crate::descriptors::{KERNEL_CODE, USER_BASE, USER_CODE, USER_DATA, VECTORS};
-use crate::{power, virtio};
+use crate::{power, ring3, virtio};
 
 /// Interrupt vectors that have names here.
 pub mod vector {
@@ -451,6 +451,7 @@ extern "C" fn enter(frame: &mut TrapFrame) -> bool {
     {
         power::die_of_exception(frame);
     } else {
+        ring3::leave_if_called(frame);
         (handlers.exception)(frame);
     }
     false

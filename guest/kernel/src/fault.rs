@@ -26,10 +26,13 @@ pub fn page_fault(frame: &mut TrapFrame, address: u64) {
     let result = loop {
         let result = process.space().lock().fault(memory(), GuestVirt(address), access);
         match result {
-            Err(FaultError::NeedsPage(page)) => match files::page_in(page) {
-                Ok(read) => access.major |= read,
-                Err(error) => break Err(error),
-            },
+            Err(FaultError::NeedsPage(page)) => {
+                let pattern = files::pattern_at(&process.space().lock(), address);
+                match files::page_in_for(page, pattern) {
+                    Ok(read) => access.major |= read,
+                    Err(error) => break Err(error),
+                }
+            }
             result => break result,
         }
     };
@@ -94,8 +97,10 @@ fn floating_point_code(number: u64) -> i32 {
     const INVALID: i32 = 7;
     const CODES: [(u32, i32); 5] = [(0x01, INVALID), (0x04, 3), (0x08, 4), (0x12, 5), (0x20, 6)];
     let thread = scheduler::current();
-    thread.save_user_state();
-    let raised = thread.user.lock().fpu.unmasked_exceptions(number == u64::from(vector::SIMD));
+    let mut user = thread.user.lock();
+    let raised = user
+        .look_at_fpu()
+        .map_or(0, |fpu| fpu.unmasked_exceptions(number == u64::from(vector::SIMD)));
     CODES.into_iter().find(|(bits, _)| raised & bits != 0).map_or(INVALID, |(_, code)| code)
 }
 
@@ -121,6 +126,7 @@ pub struct Fault {
 
 /// Counts a fault for its process and for all, and tells the host.
 pub fn record(process: &Process, fault: &Fault, resolved: &Resolved) {
+    files::write_back::note_fault(resolved);
     let cost = cpu::timestamp() - fault.start;
     process.count_fault(resolved.kind, cost);
     lab::count_fault(resolved.kind, cost);

@@ -70,7 +70,8 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
         _ => {}
     }
     if let Some(frame) = program {
-        process::scheduler::preempt();
+        files::write_back::write_if_due();
+        process::scheduler::yield_now();
         syscall::before_return(frame, None);
     }
 }

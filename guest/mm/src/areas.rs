@@ -157,6 +157,12 @@ impl Areas {
         &self.leaves[place.leaf].areas[place.slot]
     }
 
+    /// The place of the first area.
+    #[must_use]
+    pub fn first(&self) -> Option<Place> {
+        (!self.leaves.is_empty()).then_some(Place { leaf: 0, slot: 0 })
+    }
+
     /// The last area.
     #[must_use]
     pub fn last(&self) -> Option<&Area> {

@@ -5,7 +5,8 @@
 //!          │                    └ yes: grow it, go on
 //!        forbidden by the area? → Forbidden
 //!          │
-//! entry? not present ─ private anonymous ─ read  → the zero page
+//! entry? not present ─ holds a slot of swap: NeedsPage, or the frame (SwapIn)
+//!          │         ├ private anonymous ─ read  → the zero page
 //!          │         │                    └ write → a zeroed frame
 //!          │         └ page of an object ─ missing: zeros, or NeedsPage
 //!          │                             ├ past the end → NoBacking
@@ -35,6 +36,7 @@ use crate::live;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::object::{ObjectId, ObjectKind, Page};
+use crate::owner;
 use crate::space::AddressSpace;
 use crate::table;
 
@@ -70,21 +72,21 @@ pub struct Resolved {
 }
 
 /// Bits of an entry that was just written through.
-const WRITTEN: EntryFlags = EntryFlags::WRITABLE
+pub(crate) const WRITTEN: EntryFlags = EntryFlags::WRITABLE
     .union(EntryFlags::DIRTY)
     .union(EntryFlags::ACCESSED)
     .union(EntryFlags::SOFT_DIRTY);
 
 /// A fault that is being resolved.
-struct Fault<'a, M> {
-    memory: &'a Memory<M>,
+pub(crate) struct Fault<'a, M> {
+    pub(crate) memory: &'a Memory<M>,
     /// The page.
-    page: GuestVirt,
+    pub(crate) page: GuestVirt,
     /// The entry for it.
-    slot: (Frame, usize),
+    pub(crate) slot: (Frame, usize),
     place: Place,
-    area: Area,
-    access: Access,
+    pub(crate) area: Area,
+    pub(crate) access: Access,
     grew: bool,
 }
 
@@ -118,6 +120,8 @@ impl AddressSpace {
         let fault = Fault { memory, page, slot, place, area, access, grew };
         if entry.is_present() {
             self.fault_present(&fault, entry)
+        } else if let Some(slot) = entry.swap_slot() {
+            self.swap_in(&fault, (entry, slot))
         } else {
             match fault.area.backing {
                 Backing::Anonymous if access.write => self.demand_zero(&fault),
@@ -128,9 +132,7 @@ impl AddressSpace {
     }
 
     fn demand_zero<M: Machine>(&mut self, fault: &Fault<'_, M>) -> Result<Resolved, FaultError> {
-        let memory = fault.memory;
-        let frame =
-            memory.frames.alloc_zeroed(&memory.machine, Use::Anonymous).ok_or(OutOfMemory)?;
+        let frame = zeroed_anonymous(fault)?;
         self.fill_anonymous(fault, frame);
         self.resident.anonymous += 1;
         let kind = if fault.grew { FaultKind::StackGrowth } else { FaultKind::DemandZero };
@@ -162,12 +164,12 @@ impl AddressSpace {
     ) -> Result<Resolved, FaultError> {
         let memory = fault.memory;
         let index = fault.area.index_of(fault.page);
-        let (page, kind) =
+        let (page, object_kind) =
             memory.objects.lookup_shared(&memory.machine, memory.frames, object, index);
         let (frame, kind) = match page {
-            Page::Present(frame) => (frame, page_in(kind, fault.access.major)),
+            Page::Present(frame) => (frame, page_in(object_kind, fault.access.major)),
             Page::PastEnd => return Err(FaultError::NoBacking),
-            Page::Missing if kind == ObjectKind::SharedMemory => {
+            Page::Missing if object_kind == ObjectKind::SharedMemory => {
                 (new_shared_page(memory, object, index)?, FaultKind::DemandZero)
             }
             Page::Missing => return Err(FaultError::NeedsPage(NeedsPage { object, index })),
@@ -186,6 +188,9 @@ impl AddressSpace {
         }
         live::fill(&memory.machine, fault.slot, Entry::for_frame(frame, flags));
         *self.resident_of(false, fault.area.flags) += 1;
+        if object_kind == ObjectKind::File && !fault.access.write {
+            self.fault_around(memory, (&fault.area, object), fault.page, fault.slot.0);
+        }
         Ok(Resolved { kind, before: None, after: Some(frame) })
     }
 
@@ -198,7 +203,8 @@ impl AddressSpace {
         kind: FaultKind,
     ) -> Result<Resolved, FaultError> {
         let memory = fault.memory;
-        let copy = memory.frames.alloc(Use::Anonymous);
+        let owner = owner::anonymous(fault.page);
+        let copy = memory.frames.hold().alloc_owned(Use::Anonymous, owner);
         if let Some(copy) = copy {
             memory.machine.copy_frame(frame, copy);
             self.fill_anonymous(fault, copy);
@@ -243,9 +249,7 @@ impl AddressSpace {
         fault: &Fault<'_, M>,
         zero_page: Frame,
     ) -> Result<Resolved, FaultError> {
-        let memory = fault.memory;
-        let frame =
-            memory.frames.alloc_zeroed(&memory.machine, Use::Anonymous).ok_or(OutOfMemory)?;
+        let frame = zeroed_anonymous(fault)?;
         if fault.area.family == 0 {
             self.adopt_family(fault.place);
         }
@@ -257,7 +261,7 @@ impl AddressSpace {
 
     /// Copy-on-write: the last owner of an anonymous frame may write it, anybody
     /// else gets a copy.
-    fn copy_on_write<M: Machine>(
+    pub(crate) fn copy_on_write<M: Machine>(
         &mut self,
         fault: &Fault<'_, M>,
         entry: Entry,
@@ -272,7 +276,8 @@ impl AddressSpace {
             let after = Some(frame);
             return Ok(Resolved { kind: FaultKind::CowReuse, before: after, after });
         }
-        let copy = held.alloc(Use::Anonymous).ok_or(OutOfMemory)?;
+        let owner = owner::anonymous(fault.page);
+        let copy = held.alloc_owned(Use::Anonymous, owner).ok_or(OutOfMemory)?;
         drop(held);
         memory.machine.copy_frame(frame, copy);
         if fault.area.family == 0 {
@@ -308,6 +313,14 @@ const fn page_in(kind: ObjectKind, major: bool) -> FaultKind {
         (_, false) => FaultKind::FileMinor,
         (_, true) => FaultKind::FileMajor,
     }
+}
+
+/// A frame of zeros for the page that a fault is about.
+#[inline]
+fn zeroed_anonymous<M: Machine>(fault: &Fault<'_, M>) -> Result<Frame, OutOfMemory> {
+    let Memory { machine, frames, .. } = fault.memory;
+    let owner = owner::anonymous(fault.page);
+    frames.alloc_zeroed_owned(machine, Use::Anonymous, owner).ok_or(OutOfMemory)
 }
 
 /// A new page of shared memory, owned by its object and by the caller.

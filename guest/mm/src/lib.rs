@@ -7,12 +7,15 @@
 //!
 //! | question | file |
 //! | --- | --- |
-//! | what happens at a page fault? | [`mod@fault`], `stack` (growth) |
+//! | what happens at a page fault? | [`mod@fault`], `stack` (growth), `swap_in`, `fault_around` |
 //! | what does a call do? | one file each: `brk`, `fork`, [`madvise`], `mincore`, [`mlock`], [`mmap`], `mprotect`, [`mremap`], [`msync`], `munmap` |
 //! | what have mprotect, madvise and mlock in common? | `modify` |
 //! | how does the kernel reach a program's memory? | [`user`], [`mod@populate`] |
 //! | where do frames come from? | [`frames`] |
 //! | what is shared between address spaces? | [`object`] |
+//! | who maps a frame? | [`owner`], [`rmap`] |
+//! | what when memory runs short? | [`reclaim`], [`swap`], `swap_out` |
+//! | which pages must be written to a file? | [`clean`], [`object`] |
 //! | what is an area, when are two of them one? | [`area`], [`areas`] |
 //! | who edits page tables and flushes? | `table`, `live`, nobody else |
 //! | how much memory may be promised? | [`commit`] |
@@ -73,6 +76,7 @@ extern crate alloc;
 
 pub mod area;
 pub mod areas;
+pub mod clean;
 pub mod commit;
 pub mod error;
 pub mod fault;
@@ -85,13 +89,18 @@ pub mod mmap;
 pub mod mremap;
 pub mod msync;
 pub mod object;
+pub mod owner;
 pub mod pagemap;
 pub mod populate;
+pub mod reclaim;
+pub mod rmap;
 pub mod space;
 pub mod stats;
+pub mod swap;
 pub mod user;
 
 mod brk;
+mod fault_around;
 mod fork;
 mod live;
 mod mincore;
@@ -100,6 +109,8 @@ mod mprotect;
 mod munmap;
 mod object_index;
 mod stack;
+mod swap_in;
+mod swap_out;
 mod table;
 
 pub use area::{Area, AreaFlags, Backing, Protection};
@@ -114,7 +125,11 @@ pub use mmap::{MapFlags, MapRequest, MapSource, Mapped};
 pub use mremap::{RemapFlags, RemapRequest, Remapped};
 pub use msync::SyncFlags;
 pub use object::{ObjectId, ObjectKind, Page};
+pub use owner::Owner;
 pub use pagemap::ClearRefs;
 pub use populate::{Populate, Stopped};
+pub use reclaim::{Pager, Reclaimed};
+pub use rmap::{Mapping, Spaces};
 pub use space::{AddressSpace, Layout, LayoutShift, Limits, Resident, Sizes};
 pub use stats::AreaStats;
+pub use swap::{Swap, SwapUse};

@@ -1,5 +1,7 @@
 //! What all address spaces share.
 
+use core::sync::atomic::{AtomicU32, AtomicUsize};
+
 use pagelab_abi::addr::Frame;
 use pagelab_paging::Entry;
 use pagelab_paging::entry::ENTRIES;
@@ -9,6 +11,7 @@ use crate::error::{MmError, OutOfMemory};
 use crate::frames::{Frames, Use};
 use crate::machine::Machine;
 use crate::object::{ObjectId, Objects};
+use crate::swap::Swap;
 
 /// First entry of a root that belongs to the kernel.
 const KERNEL_HALF: usize = ENTRIES / 2;
@@ -37,6 +40,13 @@ pub struct Memory<M> {
     pub objects: Objects,
     /// Promised memory.
     pub commit: Commit,
+    /// Where anonymous pages go when memory runs short.
+    pub swap: Swap,
+    /// How many pages a fault on a file may map besides the one it needs, with
+    /// that one; see `fault_around`.
+    pub fault_around: AtomicU32,
+    /// Where the next search for victims goes on; see [`crate::reclaim`].
+    pub(crate) clock_hand: AtomicUsize,
     zero_page: Frame,
     /// The kernel's entries by index; the rest is not present.
     kernel_half: [(usize, Entry); MAX_KERNEL_ENTRIES],
@@ -66,7 +76,17 @@ impl<M: Machine> Memory<M> {
             }
         }
         let commit = Commit::new(frames.counters().total);
-        Ok(Self { machine, frames, objects: Objects::new(), commit, zero_page, kernel_half })
+        Ok(Self {
+            machine,
+            frames,
+            objects: Objects::new(),
+            commit,
+            swap: Swap::new(),
+            fault_around: AtomicU32::new(1),
+            clock_hand: AtomicUsize::new(0),
+            zero_page,
+            kernel_half,
+        })
     }
 
     fn kernel_entries(&self) -> impl Iterator<Item = &(usize, Entry)> {

@@ -9,6 +9,7 @@ use pagelab_paging::{Entry, EntryFlags, Level};
 use crate::area::{Area, AreaFlags, Backing};
 use crate::areas::MAX_AREAS;
 use crate::error::{MmError, OutOfMemory};
+use crate::frames::Use;
 use crate::live::{self, Edits};
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -377,7 +378,7 @@ impl AddressSpace {
             let mut mapped = None;
             for index in span.first..span.end {
                 let entry = machine.read_entry(span.table, index);
-                if !entry.is_present() {
+                if entry == Entry::EMPTY {
                     continue;
                 }
                 let page = span.address_of(index);
@@ -390,6 +391,10 @@ impl AddressSpace {
                 }
                 if let Some(table) = table {
                     edits.replace(span.table, index, page, Entry::EMPTY);
+                    let mut held = memory.frames.hold();
+                    if entry.is_present() && held.use_of(entry.frame()) == Use::Anonymous {
+                        held.set_page(entry.frame(), moved);
+                    }
                     live::fill(machine, (table, slot), entry.with(EntryFlags::SOFT_DIRTY));
                 }
             }

@@ -22,12 +22,21 @@ use crate::error::OutOfMemory;
 use crate::frames::Frames;
 use crate::machine::Machine;
 use crate::object_index::Index;
+use crate::owner;
 
 /// Names an object as long as it is referenced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(NonZeroU32);
 
 impl ObjectId {
+    /// The object with a number; whether there is one is another matter.
+    pub(crate) const fn new(number: u32) -> Option<Self> {
+        match NonZeroU32::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
     /// The number, for a table of the kernel's own.
     #[must_use]
     pub const fn number(self) -> u32 {
@@ -49,6 +58,9 @@ pub enum ObjectKind {
     /// A program; missing pages must be read. Only its faults are told apart
     /// from those of other files.
     Program,
+    /// An area of swap; its pages by slot are those that are on their way in or
+    /// out.
+    Swap,
 }
 
 /// What is at a page of an object.
@@ -80,6 +92,8 @@ struct Object {
     pages: u64,
     /// How many pages were promised for it.
     promised: u64,
+    /// What its clean pages hold can be read again from a store.
+    stored: bool,
     index: Index,
 }
 
@@ -128,7 +142,8 @@ impl Objects {
         promised: u64,
     ) -> Result<ObjectId, OutOfMemory> {
         let mut inner = self.inner.lock();
-        let object = Object { kind, references: 1, pages, promised, index: Index::new() };
+        let object =
+            Object { kind, references: 1, pages, promised, stored: false, index: Index::new() };
         let slot = inner.free;
         if slot == NO_SLOT {
             inner.slots.try_reserve(1)?;
@@ -163,6 +178,19 @@ impl Objects {
         let next = core::mem::replace(&mut inner.free, id.slot());
         inner.slots[id.slot()] = Slot::Free { next };
         Some(promised)
+    }
+
+    /// Says that the object has a store, from which its pages can be read again:
+    /// clean ones may be taken when memory runs short, dirty ones once they are
+    /// written. Pages of other objects are nowhere else.
+    pub fn set_stored(&self, id: ObjectId) {
+        self.inner.lock().object(id).stored = true;
+    }
+
+    /// Whether pages may be taken, see [`Objects::set_stored`]; not if there is no
+    /// such object.
+    pub(crate) fn is_stored(&self, id: ObjectId) -> bool {
+        self.inner.lock().existing(id).is_some_and(|object| object.stored)
     }
 
     /// What the object is.
@@ -230,17 +258,74 @@ impl Objects {
         match object.page(machine, index) {
             Page::Present(frame) => Err(InsertError::Occupied(frame)),
             Page::PastEnd => Err(InsertError::PastEnd),
-            Page::Missing => object
-                .index
-                .insert(machine, frames, index, frame)
-                .map_err(|OutOfMemory| InsertError::OutOfMemory),
+            Page::Missing => {
+                let owner = object.owner_of(id, index);
+                object
+                    .index
+                    .insert(machine, frames, index, (frame, owner))
+                    .map_err(|OutOfMemory| InsertError::OutOfMemory)?;
+                if object.kind == ObjectKind::Swap {
+                    frames.hold().set_slot(frame, index);
+                }
+                Ok(())
+            }
         }
     }
 
     /// Takes a page out; the caller gets the object's ownership of the frame.
     /// Entries that map it stay.
-    pub fn remove(&self, machine: &impl Machine, id: ObjectId, index: u64) -> Option<Frame> {
-        self.inner.lock().object(id).index.remove(machine, index)
+    pub fn remove(
+        &self,
+        machine: &impl Machine,
+        frames: &Frames,
+        id: ObjectId,
+        index: u64,
+    ) -> Option<Frame> {
+        self.inner.lock().object(id).index.remove(machine, &mut frames.hold(), index)
+    }
+
+    /// Takes a page out and frees its frame, if it is this frame, nobody but the
+    /// object owns it, and it is clean. Returns whether it was.
+    pub(crate) fn drop_clean(
+        &self,
+        machine: &impl Machine,
+        frames: &Frames,
+        (id, index): (ObjectId, u64),
+        frame: Frame,
+    ) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(object) = inner.existing(id) else { return false };
+        let mut held = frames.hold();
+        if held.count(frame) != 1 || held.is_dirty(frame) {
+            return false;
+        }
+        let dropped = object.index.remove_if(machine, &mut held, index, frame);
+        if dropped {
+            held.release(machine, frame);
+        }
+        dropped
+    }
+
+    /// The first dirty page from number `from` up to `end`. Its frame stays the
+    /// object's.
+    pub fn next_dirty(
+        &self,
+        machine: &impl Machine,
+        frames: &Frames,
+        id: ObjectId,
+        from: u64,
+        end: u64,
+    ) -> Option<(u64, Frame)> {
+        let mut inner = self.inner.lock();
+        let held = frames.hold();
+        let mut found = None;
+        inner.object(id).index.for_each(machine, from, &mut |index, frame| {
+            if index < end && held.is_dirty(frame) {
+                found = Some((index, frame));
+            }
+            index < end && found.is_none()
+        });
+        found
     }
 
     /// Sets the number of pages. Pages past a smaller end are released; the
@@ -298,9 +383,27 @@ impl Slots {
             Slot::Free { .. } => panic!("{id:?} was released"),
         }
     }
+
+    /// The object, if there is one with that number.
+    fn existing(&mut self, id: ObjectId) -> Option<&mut Object> {
+        match self.slots.get_mut(id.slot())? {
+            Slot::Used(object) => Some(object),
+            Slot::Free { .. } => None,
+        }
+    }
 }
 
 impl Object {
+    /// The word for a frame of the object, see [`crate::owner`]; `None` leaves it
+    /// as it is. A program's frames are never taken, and those of swap are
+    /// anonymous ones.
+    fn owner_of(&self, id: ObjectId, index: u64) -> Option<u64> {
+        match self.kind {
+            ObjectKind::SharedMemory | ObjectKind::File => Some(owner::of_page(id, index)),
+            ObjectKind::Program | ObjectKind::Swap => None,
+        }
+    }
+
     #[inline]
     fn page(&self, machine: &impl Machine, index: u64) -> Page {
         if index >= self.pages {

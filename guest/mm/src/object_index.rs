@@ -1,6 +1,10 @@
 //! The pages of an object by number: a tree of tables of 512 entries, each
 //! table a frame, as deep as the highest page needs. A tree of height 0 is one
 //! page, number 0, without any table.
+//!
+//! A table's word for its owner ([`crate::owner`]) counts what it holds, so that
+//! it is given back with its last page: of a file that is read from start to
+//! end only the tables of the pages that are in memory remain.
 
 use pagelab_abi::addr::Frame;
 use pagelab_paging::entry::ENTRIES;
@@ -53,7 +57,7 @@ impl Index {
         machine: &impl Machine,
         frames: &Frames,
         index: u64,
-        frame: Frame,
+        (frame, owner): (Frame, Option<u64>),
     ) -> Result<(), OutOfMemory> {
         if self.root.is_none() {
             self.height =
@@ -63,14 +67,23 @@ impl Index {
             let top = new_table(machine, frames)?;
             if let Some(root) = self.root {
                 machine.write_entry(top, 0, entry(root));
+                frames.hold().set_owner(top, 1);
             }
             self.root = Some(top);
             self.height += 1;
         }
-        if self.height == 0 {
+        let leaf = if self.height == 0 {
             self.root = Some(frame);
+            None
         } else {
-            self.insert_below(machine, frames, index, frame)?;
+            Some(self.insert_below(machine, frames, index, frame)?)
+        };
+        let mut held = frames.hold();
+        if let Some(leaf) = leaf {
+            held.count_entry(leaf);
+        }
+        if let Some(owner) = owner {
+            held.set_owner(frame, owner);
         }
         self.resident += 1;
         Ok(())
@@ -82,7 +95,7 @@ impl Index {
         frames: &Frames,
         index: u64,
         frame: Frame,
-    ) -> Result<(), OutOfMemory> {
+    ) -> Result<Frame, OutOfMemory> {
         let mut at = match self.root {
             Some(root) => root,
             None => *self.root.insert(new_table(machine, frames)?),
@@ -94,28 +107,59 @@ impl Index {
                 None => {
                     let table = new_table(machine, frames)?;
                     machine.write_entry(at, slot, entry(table));
+                    frames.hold().count_entry(at);
                     table
                 }
             };
         }
         machine.write_entry(at, slot(index, 0), entry(frame));
-        Ok(())
+        Ok(at)
     }
 
-    /// Takes a page out. Tables stay until the object goes or is truncated.
-    pub(crate) fn remove(&mut self, machine: &impl Machine, index: u64) -> Option<Frame> {
+    /// Takes a page out.
+    pub(crate) fn remove(
+        &mut self,
+        machine: &impl Machine,
+        held: &mut Held<'_>,
+        index: u64,
+    ) -> Option<Frame> {
         let frame = self.get(machine, index)?;
-        if self.height == 0 {
-            self.root = None;
-        } else {
-            let mut at = self.root?;
-            for level in (1..self.height).rev() {
-                at = present(machine.read_entry(at, slot(index, level)))?;
+        self.remove_if(machine, held, index, frame).then_some(frame)
+    }
+
+    /// Takes a page out if it is this frame, and the tables that are empty then.
+    /// The frame stays as it is.
+    pub(crate) fn remove_if(
+        &mut self,
+        machine: &impl Machine,
+        held: &mut Held<'_>,
+        index: u64,
+        frame: Frame,
+    ) -> bool {
+        let Some(root) = self.root.filter(|_| self.covers(index)) else { return false };
+        let mut path = [root; MAX_HEIGHT as usize + 1];
+        for level in (0..self.height).rev() {
+            let table = path[level as usize + 1];
+            match present(machine.read_entry(table, slot(index, level))) {
+                Some(next) => path[level as usize] = next,
+                None => return false,
             }
-            machine.write_entry(at, slot(index, 0), Entry::EMPTY);
+        }
+        if path[0] != frame {
+            return false;
         }
         self.resident -= 1;
-        Some(frame)
+        for level in 0..self.height {
+            let table = path[level as usize + 1];
+            machine.write_entry(table, slot(index, level), Entry::EMPTY);
+            if held.uncount_entry(table) > 0 {
+                return true;
+            }
+            held.release_zeroed(machine, table);
+        }
+        self.root = None;
+        self.height = 0;
+        true
     }
 
     /// Calls `visit` for each page from number `from` up until it returns false.
@@ -176,6 +220,22 @@ fn new_table(machine: &impl Machine, frames: &Frames) -> Result<Frame, OutOfMemo
     frames.alloc_zeroed(machine, Use::Kernel).ok_or(OutOfMemory)
 }
 
+impl Held<'_> {
+    /// One entry more in a table of an index.
+    #[inline]
+    fn count_entry(&mut self, table: Frame) {
+        self.set_owner(table, self.owner(table) + 1);
+    }
+
+    /// One entry less in a table of an index; returns how many remain.
+    #[inline]
+    fn uncount_entry(&mut self, table: Frame) -> u64 {
+        let remaining = self.owner(table) - 1;
+        self.set_owner(table, remaining);
+        remaining
+    }
+}
+
 /// Visits what lies below `node`, whose first page has number `base`.
 fn walk(
     machine: &impl Machine,
@@ -216,6 +276,7 @@ fn prune(
             if height > 1 { prune(machine, held, next, height - 1, start, from) } else { 1 };
         if start >= from {
             machine.write_entry(table, slot, Entry::EMPTY);
+            held.uncount_entry(table);
             if height > 1 {
                 held.release_zeroed(machine, next);
             } else {

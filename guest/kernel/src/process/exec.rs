@@ -20,7 +20,7 @@ use pagelab_vfs::Errno;
 use super::program::ProgramFile;
 use super::scheduler;
 use super::space::Space;
-use super::thread::{Thread, UserState};
+use super::thread::Thread;
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
 use crate::syscall::memory::to_errno;
@@ -138,8 +138,7 @@ pub fn execve(
     let closed = process.files().lock().close_for_exec();
     drop(closed);
     process.family.lock().has_executed = true;
-    *thread.user.lock() = UserState::new();
-    thread.load_user_state();
+    thread.user.lock().reset();
     set_image(&thread, &path, &loaded);
     process.released.wake_all();
     *frame = loaded.frame;
@@ -175,7 +174,7 @@ fn end_other_threads(thread: &Arc<Thread>) {
     let process = &thread.process;
     for other in process.threads.lock().iter().filter(|other| !Arc::ptr_eq(other, thread)) {
         other.ending.store(true, Ordering::Relaxed);
-        other.attention.store(true, Ordering::Relaxed);
+        other.call_attention();
         scheduler::wake(other);
     }
     // If the process is to end meanwhile, it does so before the program starts.

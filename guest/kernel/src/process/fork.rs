@@ -115,8 +115,7 @@ pub fn clone(frame: &TrapFrame, request: &CloneRequest) -> Result<u64, Errno> {
     }
     // The child leaves ring 0 by restoring all registers.
     child_frame.sanitize();
-    parent.save_user_state();
-    let mut user_state = parent.user.lock().clone();
+    let mut user_state = parent.user.lock().copy_current().ok_or(Errno::ENOMEM)?;
     if flags.contains(CloneFlags::SETTLS) {
         user_state.fs_base = request.tls;
     }

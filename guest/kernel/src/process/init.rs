@@ -12,7 +12,7 @@ use pagelab_abi::boot::{
 };
 use pagelab_abi::lab::FrameCounters;
 use pagelab_hal::lab::Milestone;
-use pagelab_hal::memory::{frames, module_bytes};
+use pagelab_hal::memory::{frames, module_bytes, own_tables};
 use pagelab_hal::sync::{Lock, Once};
 use pagelab_hal::{cpu, heap, lab, power, provoke};
 use pagelab_mm::{MmError, ObjectId, OutOfMemory};
@@ -285,18 +285,20 @@ struct Books {
     counters: FrameCounters,
     /// Frames that the heap has for small pieces: it keeps them.
     heap: u64,
+    /// Frames that the kernel's own page tables have: it keeps them, too.
+    tables: u64,
 }
 
 impl Books {
     fn now() -> Self {
-        Self { counters: frames().counters(), heap: heap::small_frames() }
+        Self { counters: frames().counters(), heap: heap::small_frames(), tables: own_tables() }
     }
 
     /// How many frames must be free `after`, if none is lost: those that are free
-    /// now, less what the heap took meanwhile, plus what the program's file was
+    /// now, less what the heap and the kernel's tables took meanwhile, plus what the program's file was
     /// in, which nobody needs any more.
     const fn free_expected(&self, after: &Self) -> u64 {
         let adopted = after.counters.total - self.counters.total;
-        self.counters.free + adopted - (after.heap - self.heap)
+        self.counters.free + adopted - (after.heap - self.heap) - (after.tables - self.tables)
     }
 }

@@ -14,11 +14,6 @@
 //! its own stack. The timer is armed only while somebody else is ready (time
 //! slices) or somebody waits for a moment: a lone program is never interrupted.
 //!
-//! A time slice ends where the timer interrupts, unless vector registers cannot
-//! be saved whole ([`fpu::is_saved_whole`]): then it ends at the next system
-//! call, where calling conventions let most of them go, and in the middle of a
-//! program only if it makes none for a second.
-//!
 //! Nothing is held across a switch: a thread that has ended leaves no reference
 //! on its stack, and [`after_switch`] frees it.
 
@@ -27,16 +22,15 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use pagelab_hal::sync::Lock;
-use pagelab_hal::{cpu, fpu, interrupts, memory, time};
+use pagelab_hal::{cpu, interrupts, memory, time};
 
 use super::thread::{RunState, Thread};
 use super::{State, sleep};
+use crate::files::write_back;
 use crate::signal::timer;
 
 /// How long a thread runs while others are ready, in nanoseconds.
 const TIME_SLICE: u64 = 10_000_000;
-/// How long at most where a time slice waits for the thread's next call.
-const LONGEST_SLICE: u64 = 1_000_000_000;
 
 struct Scheduler {
     ready: VecDeque<Arc<Thread>>,
@@ -49,8 +43,8 @@ struct Scheduler {
     running_since: u64,
 }
 
-/// The running thread's time slice is over: it ends at its next system call.
-static SLICE_IS_OVER: AtomicBool = AtomicBool::new(false);
+/// The one flag that every return to ring 3 looks at.
+static LOOK_BEFORE_RETURN: AtomicBool = AtomicBool::new(false);
 
 static SCHEDULER: Lock<Scheduler> = Lock::new(Scheduler {
     ready: VecDeque::new(),
@@ -70,11 +64,23 @@ pub fn current() -> Arc<Thread> {
     SCHEDULER.lock().current.clone().expect("a thread is running")
 }
 
-/// Whether the running thread has something to do before it returns to ring 3.
+/// What `question` finds out about the running thread: what it does not call
+/// needs no more than a look.
 #[inline]
-pub fn attention() -> bool {
-    let scheduler = SCHEDULER.lock();
-    scheduler.current.as_ref().is_some_and(|thread| thread.attention.load(Ordering::Relaxed))
+pub fn ask_current<T>(question: impl FnOnce(&Thread) -> T) -> T {
+    question(SCHEDULER.lock().current_thread())
+}
+
+/// Whether the running thread may have something to do before it returns to
+/// ring 3 ([`Thread::has_attention`]).
+#[inline]
+pub fn looks_before_return() -> bool {
+    LOOK_BEFORE_RETURN.load(Ordering::Relaxed)
+}
+
+/// Says whether it may.
+pub fn look_before_return(look: bool) {
+    LOOK_BEFORE_RETURN.store(look, Ordering::Relaxed);
 }
 
 /// The running thread, if there is one yet.
@@ -114,7 +120,6 @@ pub fn block() {
 pub fn yield_now() {
     {
         let mut scheduler = SCHEDULER.lock();
-        SLICE_IS_OVER.store(false, Ordering::Relaxed);
         if scheduler.ready.is_empty() {
             return;
         }
@@ -122,24 +127,6 @@ pub fn yield_now() {
         scheduler.ready.push_back(this);
     }
     switch_to_next();
-}
-
-/// An interrupt in the middle of a program: others run now, or at its next
-/// system call.
-pub fn preempt() {
-    if fpu::is_saved_whole() || running_time() >= LONGEST_SLICE {
-        yield_now();
-    } else {
-        SLICE_IS_OVER.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The end of a system call: others run now if it is their turn.
-#[inline]
-pub fn end_slice_if_over() {
-    if SLICE_IS_OVER.load(Ordering::Relaxed) {
-        yield_now();
-    }
 }
 
 /// How long the running thread has been running.
@@ -178,6 +165,7 @@ fn switch_to_next() {
     while SCHEDULER.lock().ready.is_empty() {
         sleepers_changed();
         cpu::wait_for_interrupt();
+        write_back::write_if_due();
     }
     let switch = {
         let mut scheduler = SCHEDULER.lock();
@@ -186,7 +174,7 @@ fn switch_to_next() {
             if Arc::ptr_eq(this, &next) {
                 return;
             }
-            this.save_user_state();
+            this.exchange_fpu(&next);
             let now = time::since_start();
             // The last time of a process is noted when it ends.
             if this.process.state() == State::Alive {
@@ -194,7 +182,7 @@ fn switch_to_next() {
             }
             scheduler.running_since = now;
         }
-        SLICE_IS_OVER.store(false, Ordering::Relaxed);
+        look_before_return(next.has_attention());
         let switch = next.context.prepare();
         scheduler.current = Some(next);
         scheduler.set_alarm();
@@ -209,7 +197,7 @@ pub fn after_switch() {
     let ended = SCHEDULER.lock().ended.take();
     drop(ended);
     let this = current();
-    this.load_user_state();
+    this.load_segments();
     memory::activate(this.process.space().root());
 }
 
@@ -223,7 +211,8 @@ impl Scheduler {
     fn set_alarm(&mut self) {
         let now = time::since_start;
         let slice = (!self.ready.is_empty()).then(|| now() + TIME_SLICE);
-        let moments = [slice, sleep::first_moment(), timer::first_moment()];
+        let old = write_back::first_moment();
+        let moments = [slice, sleep::first_moment(), timer::first_moment(), old];
         let wanted = moments.into_iter().flatten().min();
         match (wanted, self.alarm) {
             (Some(moment), Some(armed)) if armed <= moment => {}

@@ -3,7 +3,6 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 
 use pagelab_hal::sync::Lock;
 use pagelab_hal::time;
@@ -161,7 +160,7 @@ fn wait_in<T>(
         let key = {
             let this = scheduler::current();
             match cut_short {
-                CutShort::BySignals if this.attention.load(Ordering::Relaxed) => {
+                CutShort::BySignals if this.has_attention() => {
                     if signal::cuts_short(&this) {
                         return Err(NotYet::Interrupted);
                     }

@@ -17,10 +17,11 @@ use crate::syscall::before_return;
 pub type Tid = u32;
 
 /// What a thread has in ring 3 beside the registers in its trap frame.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct UserState {
-    /// Floating-point and vector registers, while another thread runs.
-    pub fpu: FpuState,
+    /// Floating-point and vector registers, while another thread runs; `None`
+    /// until somebody else needs the processor's.
+    fpu: Option<FpuState>,
     /// Base of FS: the C library's thread area.
     pub fs_base: u64,
     /// Base of GS.
@@ -28,9 +29,45 @@ pub struct UserState {
 }
 
 impl UserState {
-    /// What a new program starts with.
-    pub fn new() -> Self {
-        Self { fpu: FpuState::new(), fs_base: 0, gs_base: 0 }
+    /// What the first program starts with, and a thread of the kernel's.
+    pub const fn new() -> Self {
+        Self { fpu: None, fs_base: 0, gs_base: 0 }
+    }
+
+    /// A copy of the running thread's, whose this is; `None` if memory has run
+    /// out.
+    pub fn copy_current(&mut self) -> Option<Self> {
+        self.fpu()?;
+        let mut fpu = FpuState::new()?;
+        fpu.save();
+        Some(Self { fpu: Some(fpu), ..*self })
+    }
+
+    /// The place for the floating-point state, made if need be; `None` if memory
+    /// has run out.
+    pub fn fpu(&mut self) -> Option<&mut FpuState> {
+        if self.fpu.is_none() {
+            self.fpu = FpuState::new();
+        }
+        self.fpu.as_mut()
+    }
+
+    /// What exec leaves, for the processor as well.
+    pub fn reset(&mut self) {
+        FpuState::restore_initial();
+        (self.fs_base, self.gs_base) = (0, 0);
+        self.load_segments();
+    }
+
+    fn load_segments(&self) {
+        cpu::set_user_segments(self.fs_base, self.gs_base);
+    }
+
+    /// Takes the processor's floating-point state, in order to look at it.
+    pub fn look_at_fpu(&mut self) -> Option<&mut FpuState> {
+        let fpu = self.fpu()?;
+        fpu.save();
+        Some(fpu)
     }
 }
 
@@ -58,9 +95,6 @@ pub struct Thread {
     pub user: Lock<UserState>,
     /// Its signal mask, its own pending signals, its alternate stack.
     pub signals: ThreadSignals,
-    /// There is something to do before it returns to ring 3: a signal, or its
-    /// process ends.
-    pub attention: AtomicBool,
     /// It is to end, though its process goes on.
     pub ending: AtomicBool,
     /// Where to store 0 and wake a futex when it ends; 0 for nowhere.
@@ -69,6 +103,9 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     start: Lock<Option<TrapFrame>>,
     run_state: AtomicU8,
+    /// There is something to do before it returns to ring 3: a signal, or its
+    /// process ends.
+    attention: AtomicBool,
 }
 
 impl Thread {
@@ -103,12 +140,12 @@ impl Thread {
             context: Context::new(main)?,
             user: Lock::new(user),
             signals,
-            attention: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             start: Lock::new(start),
             run_state: AtomicU8::new(RunState::Ready as u8),
+            attention: AtomicBool::new(false),
         }))
     }
 
@@ -126,16 +163,42 @@ impl Thread {
         self.run_state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Gives the processor what it has to have for this thread in ring 3.
-    pub fn load_user_state(&self) {
-        let user = self.user.lock();
-        user.fpu.restore();
-        cpu::set_user_segments(user.fs_base, user.gs_base);
+    /// Whether there is something to do before it returns to ring 3: a signal,
+    /// or its process ends.
+    pub fn has_attention(&self) -> bool {
+        self.attention.load(Ordering::Relaxed)
     }
 
-    /// Keeps what ring 3 may have changed.
-    pub fn save_user_state(&self) {
-        self.user.lock().fpu.save();
+    /// Says that there is something to do before it returns to ring 3.
+    pub fn call_attention(&self) {
+        self.attention.store(true, Ordering::Relaxed);
+        // If this is not the one that runs, that one looks in vain.
+        scheduler::look_before_return(true);
+    }
+
+    /// Says that there is no more to do.
+    pub fn end_attention(&self) {
+        self.attention.store(false, Ordering::Relaxed);
+    }
+
+    /// Gives the processor this thread's segments for ring 3.
+    pub fn load_segments(&self) {
+        self.user.lock().load_segments();
+    }
+
+    /// Keeps the processor's floating-point state, which is this thread's, and
+    /// gives it that of another one, which runs next.
+    pub fn exchange_fpu(&self, next: &Self) {
+        let mut this = self.user.lock();
+        let next = next.user.lock();
+        // A thread that has ended needs nothing any more.
+        let keep = this.fpu.as_mut().filter(|_| self.run_state() != RunState::Dead);
+        match (keep, &next.fpu) {
+            (Some(this), Some(next)) => this.exchange(next),
+            (Some(this), None) => this.save(),
+            (None, Some(next)) => next.restore(),
+            (None, None) => {}
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use pagelab_hal::cpu;
-use pagelab_hal::fpu::{self, FpuState};
+use pagelab_hal::fpu;
 use pagelab_hal::trap::TrapFrame;
 use zerocopy::IntoBytes;
 
@@ -51,7 +51,7 @@ pub fn before_return(frame: &mut TrapFrame, mut interrupted: Option<Interrupted>
             } else {
                 refresh_attention(&thread);
             }
-            if !thread.attention.load(Ordering::Relaxed) {
+            if !thread.has_attention() {
                 return;
             }
         }
@@ -204,7 +204,7 @@ fn push_frame(
     if !action.flags().contains(ActionFlags::RESTORER) {
         return Err(Errno::EFAULT);
     }
-    let state_size = save_floating_point(thread);
+    let state_size = save_floating_point(thread)?;
     let place = find_place(thread, frame, action, state_size).ok_or(Errno::EFAULT)?;
     let extended = fpu::components() != 0;
     let trap = *thread.signals.trap.lock();
@@ -215,30 +215,32 @@ fn push_frame(
     // The lock must not be held while a page comes in. Should another thread run
     // meanwhile, the same state is saved again.
     user::retry(&thread.process.space(), |space, done| {
-        let user = thread.user.lock();
+        let mut user = thread.user.lock();
+        let bytes = user.fpu().map_or(&[][..], |fpu| fpu.bytes_in_use());
         let at = GuestVirt(place.floating_point + done as u64);
-        space.write_user(memory(), at, &user.fpu.bytes()[done..])
+        space.write_user(memory(), at, &bytes[done..])
     })?;
     if extended {
         let mark = GuestVirt(place.floating_point + state_size as u64);
         user::write(mark, &Extent::END_MARK)?;
     }
     // A handler starts with what a program starts with.
-    FpuState::restore_initial();
+    if let Some(state) = thread.user.lock().fpu() {
+        state.clear_processor();
+    }
     Ok(place.frame)
 }
 
 /// Saves what the processor has, with what a frame says of it; returns its size.
-fn save_floating_point(thread: &Thread) -> usize {
+fn save_floating_point(thread: &Thread) -> Result<usize, Errno> {
     let mut user = thread.user.lock();
-    user.fpu.save();
-    let size = user.fpu.bytes().len();
-    let components = fpu::components();
+    let state = user.look_at_fpu().ok_or(Errno::ENOMEM)?;
+    let (size, components) = (fpu::size(), fpu::components());
     if components != 0 {
         let extent = Extent::new(size, components);
-        user.fpu.software_bytes().copy_from_slice(extent.as_bytes());
+        state.software_bytes().copy_from_slice(extent.as_bytes());
     }
-    size
+    Ok(size)
 }
 
 /// Where the frame goes; `None` if that is nowhere.

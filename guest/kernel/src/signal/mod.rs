@@ -8,7 +8,7 @@
 //!        ▼                                     ▼
 //!   ignored? dropped     pending of the process, or of one thread
 //!                                 │ a thread that does not block it is told:
-//!                                 ▼ Thread::attention, and woken
+//!                                 ▼ Thread::call_attention, and woken
 //!             before_return, on the way back to ring 3
 //!        ┌────────────┬───────────┴──┬───────────────────┐
 //!      nothing      stop          the end           a handler
@@ -300,7 +300,11 @@ fn refresh_attention(thread: &Thread) {
         || thread.ending.load(Ordering::Relaxed)
         || process.ending.lock().is_some()
         || process.signals.job.lock().is_stopped();
-    thread.attention.store(due, Ordering::Relaxed);
+    if due {
+        thread.call_attention();
+    } else {
+        thread.end_attention();
+    }
 }
 
 /// Changes what the current thread blocks. Signals to the process that it

@@ -4,7 +4,6 @@
 //! kernel's own and takes no signals.
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 use super::actions::{Effect, STOPPING};
 use super::info::SignalInfo;
@@ -97,7 +96,7 @@ pub fn force(info: SignalInfo, trap: Trap) {
     }
     let added = thread.signals.pending.lock().add(info, usize::MAX);
     debug_assert!(added.is_ok(), "faults are standard signals");
-    thread.attention.store(true, Ordering::Relaxed);
+    thread.call_attention();
 }
 
 fn send(target: Target<'_>, info: SignalInfo) -> Result<(), QueueFull> {
@@ -163,7 +162,7 @@ fn tell_one(process: &Process, signal: u8) {
 }
 
 fn tell(thread: &Arc<Thread>) {
-    thread.attention.store(true, Ordering::Relaxed);
+    thread.call_attention();
     scheduler::wake(thread);
 }
 

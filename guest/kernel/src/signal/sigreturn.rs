@@ -50,20 +50,17 @@ fn restore_floating_point(thread: &Thread, at: GuestVirt) -> Result<(), Errno> {
         return Ok(());
     }
     let legacy: [u8; LEGACY_SIZE] = user::read(at)?;
-    let extended = read_extended(thread, at, &legacy)?;
+    let extended = read_extended(at, &legacy)?;
     let mut user = thread.user.lock();
-    user.fpu.load(&legacy, extended.as_deref());
-    user.fpu.restore();
+    let fpu = user.fpu().ok_or(Errno::ENOMEM)?;
+    fpu.load(&legacy, extended.as_deref());
+    fpu.restore();
     Ok(())
 }
 
 /// What is behind the legacy part, if the frame says that it is there.
-fn read_extended(
-    thread: &Thread,
-    at: GuestVirt,
-    legacy: &[u8; LEGACY_SIZE],
-) -> Result<Option<Vec<u8>>, Errno> {
-    let size = thread.user.lock().fpu.bytes().len();
+fn read_extended(at: GuestVirt, legacy: &[u8; LEGACY_SIZE]) -> Result<Option<Vec<u8>>, Errno> {
+    let size = fpu::size();
     let extent = Extent::read_from_bytes(&legacy[Extent::OFFSET..]);
     if fpu::components() == 0 || !extent.is_ok_and(|extent| extent.describes(size)) {
         return Ok(None);
@@ -72,7 +69,11 @@ fn read_extended(
     if mark != Extent::END_MARK {
         return Ok(None);
     }
-    let mut extended = vec![0; size - LEGACY_SIZE];
-    user::read_bytes(GuestVirt(at.0.wrapping_add(LEGACY_SIZE as u64)), &mut extended)?;
+    let behind = GuestVirt(at.0.wrapping_add(LEGACY_SIZE as u64));
+    // Most handlers leave nothing but x87 and SSE, whose state is read already.
+    let present: u64 = user::read(behind)?;
+    let length = if fpu::is_legacy(present) { fpu::HEADER_SIZE } else { size - LEGACY_SIZE };
+    let mut extended = vec![0; length];
+    user::read_bytes(behind, &mut extended)?;
     Ok(Some(extended))
 }

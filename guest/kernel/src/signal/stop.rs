@@ -51,7 +51,7 @@ pub fn stop(process: &Arc<Process>, signal: u8) {
         *job = Job { stopped: true, change: Some(Change::Stopped(signal)) };
     }
     for thread in process.threads.lock().iter() {
-        thread.attention.store(true, Ordering::Relaxed);
+        thread.call_attention();
     }
     log::debug!("process {}: stopped by signal {signal}", process.pid);
     tell_parent(process, Change::Stopped(signal));

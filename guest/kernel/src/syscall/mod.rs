@@ -55,6 +55,15 @@ pub type Arguments = [u64; 6];
 
 /// The one entry of all system calls.
 pub fn system_call(frame: &mut TrapFrame) {
+    if let Some(number) = process::own_number(frame.rax) {
+        frame.rax = number.into();
+        before_return(frame, None);
+    } else {
+        any_call(frame);
+    }
+}
+
+fn any_call(frame: &mut TrapFrame) {
     let number = frame.rax;
     let arguments = [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9];
     let outcome = dispatch(frame, number, &arguments);
@@ -72,25 +81,22 @@ pub fn system_call(frame: &mut TrapFrame) {
             Some(Interrupted { number, if_handled: failure == Failure::Restart })
         }
     };
-    scheduler::end_slice_if_over();
     before_return(frame, interrupted);
 }
 
 /// What every way back to ring 3 passes: signals, and the end.
 #[inline]
 pub fn before_return(frame: &mut TrapFrame, interrupted: Option<Interrupted>) {
-    if interrupted.is_some() || scheduler::attention() {
+    if interrupted.is_some() || scheduler::looks_before_return() {
         signal::before_return(frame, interrupted);
         exit::end_if_asked();
+        scheduler::look_before_return(false);
     }
 }
 
 fn dispatch(frame: &mut TrapFrame, number: u64, a: &Arguments) -> Outcome {
     let Ok(call) = u32::try_from(number) else { return unknown(number) };
     match call {
-        linux::__NR_getpid => process::getpid(),
-        linux::__NR_getppid => process::getppid(),
-        linux::__NR_gettid => process::gettid(),
         linux::__NR_fork => process::fork(frame),
         linux::__NR_vfork => process::vfork(frame),
         linux::__NR_clone => process::clone(frame, a),

@@ -22,16 +22,19 @@ use crate::user;
 
 const EXIT_SIGNAL_MASK: u64 = 0xff;
 
-pub fn getpid() -> Outcome {
-    Ok(scheduler::current().process.pid.into())
-}
-
-pub fn getppid() -> Outcome {
-    Ok(scheduler::current().process.parent().into())
-}
-
-pub fn gettid() -> Outcome {
-    Ok(scheduler::current().tid.into())
+/// `getpid`, `getppid` and `gettid`, which cannot fail, wait or be interrupted;
+/// `None` for any other call.
+#[inline]
+pub fn own_number(call: u64) -> Option<u32> {
+    const GETPID: u64 = linux::__NR_getpid as u64;
+    const GETPPID: u64 = linux::__NR_getppid as u64;
+    const GETTID: u64 = linux::__NR_gettid as u64;
+    match call {
+        GETPID => Some(scheduler::ask_current(|thread| thread.process.pid)),
+        GETPPID => Some(scheduler::ask_current(|thread| thread.process.parent())),
+        GETTID => Some(scheduler::ask_current(|thread| thread.tid)),
+        _ => None,
+    }
 }
 
 pub fn fork(frame: &TrapFrame) -> Outcome {

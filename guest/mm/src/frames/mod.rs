@@ -16,15 +16,16 @@
 //! [`Frames::hold`], for a batch. Nothing under it allocates from the heap.
 
 mod block;
+mod held;
 mod lists;
 
 pub use block::Block;
 use block::{BLOCK_FRAMES, Kind};
+pub use held::{Candidate, Held};
 use lists::Lists;
 use pagelab_abi::addr::Frame;
 use pagelab_abi::lab::FrameCounters;
-use pagelab_paging::Entry;
-use spin::{Mutex, MutexGuard};
+use spin::Mutex;
 
 use crate::machine::Machine;
 
@@ -64,8 +65,10 @@ pub struct FrameInfo {
     dirty: bool,
     /// Free, and zero although it was used.
     zero_again: bool,
-    reserved: u8,
-    /// Room for the reverse map: object and index, or area.
+    /// Used since the search for victims last came by, other than through an
+    /// entry, which has a bit of its own for that.
+    referenced: bool,
+    /// Who maps the frame: see [`crate::owner`].
     owner: u64,
 }
 
@@ -203,8 +206,20 @@ impl Frames {
 
     /// A frame with one owner, full of zeros. Prefers frames that are zero
     /// already.
+    #[inline]
     pub fn alloc_zeroed(&self, machine: &impl Machine, usage: Use) -> Option<Frame> {
-        let (frame, zero) = self.hold().alloc_for_zero(usage)?;
+        self.alloc_zeroed_owned(machine, usage, 0)
+    }
+
+    /// See [`Frames::alloc_zeroed`]; `owner` is the word that says who maps it.
+    #[inline]
+    pub(crate) fn alloc_zeroed_owned(
+        &self,
+        machine: &impl Machine,
+        usage: Use,
+        owner: u64,
+    ) -> Option<Frame> {
+        let (frame, zero) = self.hold().alloc_for_zero_owned(usage, owner)?;
         if !zero {
             machine.zero_frame(frame);
         }
@@ -273,6 +288,12 @@ impl Frames {
         }
     }
 
+    /// The frame was used other than through an entry: by `read` or `write`. The
+    /// search for victims passes it over once.
+    pub fn note_used(&self, frame: Frame) {
+        self.hold().set_referenced(frame, true);
+    }
+
     /// How many frames are free.
     pub fn free(&self) -> u64 {
         self.inner.lock().free
@@ -289,6 +310,12 @@ impl Frames {
         let inner = self.inner.lock();
         inner.free <= inner.reserve
     }
+
+    /// How many free frames programs may still be given.
+    pub fn available(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.free.saturating_sub(inner.reserve)
+    }
 }
 
 impl Inner {
@@ -299,150 +326,14 @@ impl Inner {
     }
 }
 
-/// The allocator, locked for a batch of operations.
-pub struct Held<'a> {
-    inner: MutexGuard<'a, Inner>,
-}
-
-impl Held<'_> {
-    /// See [`Frames::alloc`].
-    #[inline]
-    pub fn alloc(&mut self, usage: Use) -> Option<Frame> {
-        let inner = &mut *self.inner;
-        if !inner.may_take(usage) {
-            return None;
-        }
-        let number = inner.lists.take_warm().or_else(|| inner.take_fresh());
-        let frame = match number {
-            Some(number) => number,
-            None => inner.lists.take_from_empty().or_else(|| {
-                inner.open_next()?;
-                // A whole block that is not known to be zero is an empty one.
-                let taken = inner.lists.take_warm().or_else(|| inner.take_fresh());
-                taken.or_else(|| inner.lists.take_from_empty())
-            })?,
-        };
-        Some(inner.hand_out(frame, usage))
-    }
-
-    /// A frame that shall be zero, and whether it already is.
-    #[inline]
-    pub fn alloc_for_zero(&mut self, usage: Use) -> Option<(Frame, bool)> {
-        let inner = &mut *self.inner;
-        if !inner.may_take(usage) {
-            return None;
-        }
-        while inner.fresh == 0 && inner.unopened_zero > 0 {
-            inner.open_next()?;
-        }
-        if let Some(number) = inner.take_fresh() {
-            return Some((inner.hand_out(number, usage), true));
-        }
-        Some((self.alloc(usage)?, false))
-    }
-
-    /// One more owner; returns what the frame is used for.
-    ///
-    /// # Panics
-    ///
-    /// If the frame is free.
-    #[inline]
-    pub fn share(&mut self, frame: Frame) -> Use {
-        let info = &mut self.inner.info[frame.index()];
-        assert!(info.count != 0, "sharing {frame:?}, which is free");
-        info.count += 1;
-        info.usage
-    }
-
-    /// See [`Frames::release`].
-    ///
-    /// # Panics
-    ///
-    /// If the frame is free.
-    #[inline]
-    pub fn release(&mut self, machine: &impl Machine, frame: Frame) -> u32 {
-        let info = &mut self.inner.info[frame.index()];
-        assert!(info.count != 0, "releasing {frame:?}, which is free");
-        info.count -= 1;
-        let remaining = info.count;
-        if remaining == 0 {
-            let usage = core::mem::take(info).usage;
-            self.inner.take_back(frame, usage, Kind::Warm);
-            if cfg!(debug_assertions) {
-                (0..512).for_each(|index| machine.write_entry(frame, index, Entry(POISON)));
-            }
-        }
-        remaining
-    }
-
-    /// Releases a frame with one owner that is full of zeros, as a page table is
-    /// when nothing is mapped by it any more: nobody has to zero it again.
-    ///
-    /// # Panics
-    ///
-    /// If the frame has not exactly one owner, and, in builds with debug
-    /// assertions, if it is not zero.
-    #[inline]
-    pub fn release_zeroed(&mut self, machine: &impl Machine, frame: Frame) {
-        if cfg!(debug_assertions) {
-            let is_zero = (0..512).all(|index| machine.read_entry(frame, index) == Entry::EMPTY);
-            assert!(is_zero, "releasing {frame:?} as zero, which it is not");
-        }
-        let info = &mut self.inner.info[frame.index()];
-        assert!(info.count == 1, "releasing {frame:?} as zero, which has not one owner");
-        let usage = core::mem::take(info).usage;
-        info.zero_again = true;
-        self.inner.zero_again += 1;
-        self.inner.fresh += 1;
-        self.inner.take_back(frame, usage, Kind::Fresh);
-    }
-
-    /// How many owners the frame has.
-    #[inline]
-    #[must_use]
-    pub fn count(&self, frame: Frame) -> u32 {
-        self.inner.info[frame.index()].count
-    }
-
-    /// What the frame is used for.
-    #[inline]
-    #[must_use]
-    pub fn use_of(&self, frame: Frame) -> Use {
-        self.inner.info[frame.index()].usage
-    }
-
-    /// Whether the frame holds something that its object's store does not.
-    #[inline]
-    #[must_use]
-    pub fn is_dirty(&self, frame: Frame) -> bool {
-        self.inner.info[frame.index()].dirty
-    }
-
-    /// Says whether the frame holds something that its object's store does not.
-    #[inline]
-    pub fn set_dirty(&mut self, frame: Frame, dirty: bool) {
-        self.inner.info[frame.index()].dirty = dirty;
-    }
-
-    /// The word that says who maps the frame; 0 at first.
-    #[must_use]
-    pub fn owner(&self, frame: Frame) -> u64 {
-        self.inner.info[frame.index()].owner
-    }
-
-    /// Sets the word that says who maps the frame.
-    pub fn set_owner(&mut self, frame: Frame, owner: u64) {
-        self.inner.info[frame.index()].owner = owner;
-    }
-}
-
 impl Inner {
-    fn hand_out(&mut self, number: u32, usage: Use) -> Frame {
+    #[inline]
+    fn hand_out(&mut self, number: u32, usage: Use, owner: u64) -> Frame {
         let frame = Frame(number);
         let info = &mut self.info[frame.index()];
         assert!(info.count == 0, "{frame:?} is free and has an owner");
         self.zero_again -= u64::from(info.zero_again);
-        *info = FrameInfo { count: 1, usage, ..FrameInfo::default() };
+        *info = FrameInfo { count: 1, usage, owner, ..FrameInfo::default() };
         self.free -= 1;
         self.by_use[usage as usize] += 1;
         frame
@@ -499,7 +390,7 @@ impl Inner {
         self.fresh -= fresh as u64;
         let first = narrow(block * BLOCK_FRAMES + index);
         for number in first..first + narrow(count) {
-            self.hand_out(number, usage);
+            self.hand_out(number, usage, 0);
         }
         Some(Run { first: Frame(first), zero: fresh == count })
     }

@@ -11,6 +11,7 @@
 mod areas;
 mod calls;
 mod check;
+mod disk;
 mod faults;
 mod forks;
 mod frames;
@@ -18,6 +19,9 @@ mod lab;
 mod machine;
 mod maps;
 mod model;
+mod pressure;
 mod random;
+mod starved;
 mod stats;
+mod swap;
 mod wild;

@@ -482,7 +482,7 @@ proptest! {
             run(&lab, &mut processes, step);
             lab.memory.machine.check_tlb();
             processes.iter().for_each(|process| check::process(&lab, process));
-            check::owners(&lab, &processes);
+            check::owners(&lab, &mut processes);
         }
         for process in processes {
             lab.end(process.space);
@@ -511,7 +511,7 @@ proptest! {
             run_blindly(&lab, &mut processes, step);
             memory.machine.check_tlb();
             processes.iter().for_each(|process| check::space(&lab, &process.space));
-            check::owners(&lab, &processes);
+            check::owners(&lab, &mut processes);
         }
         for frame in taken {
             memory.frames.release(&memory.machine, frame);

@@ -1,0 +1,231 @@
+//! Taking frames from their owners when memory runs short.
+//!
+//! A hand goes round over the metadata of all frames (the clock, or second
+//! chance). A frame that was used since the hand last came by is passed over
+//! once: entries tell by their accessed bits, which the hand clears, other uses
+//! by a bit of the frame's. What was not used is taken:
+//!
+//! * a clean page of a file is unmapped and dropped: it can be read again;
+//! * a dirty one is unmapped and given to the kernel to write, then dropped;
+//! * anonymous memory that its program gave up (`MADV_FREE`) is dropped;
+//! * other anonymous memory goes to swap, if there is any (`swap_out`).
+//!
+//! Left alone: pages of areas that are locked, pages of objects without a store,
+//! and frames with an owner that is not found, such as the kernel itself. Who
+//! holds a frame across something that may need memory takes a share of it.
+
+use core::sync::atomic::Ordering;
+
+use pagelab_abi::addr::Frame;
+use pagelab_paging::{Entry, EntryFlags};
+
+use crate::area::AreaFlags;
+use crate::frames::Candidate;
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::object::ObjectId;
+use crate::owner::Owner;
+use crate::rmap::{Search, Spaces, Wanted};
+use crate::swap_out::Outgoing;
+
+/// How many frames are taken at a time, unless more are needed.
+pub const BATCH: u64 = 32;
+
+/// What reclaim needs of the kernel.
+pub trait Pager: Spaces {
+    /// Writes a page of an object to its store and, as far as that is good, its
+    /// dirty neighbours: with [`Memory::clean_page`] before. Returns whether the
+    /// page was written.
+    fn write_back(&self, object: ObjectId, index: u64) -> bool;
+
+    /// Writes frames to swap, the first to `slot`, the others to those behind it.
+    /// Returns whether all were written.
+    fn write_swap(&self, slot: u64, frames: &[Frame]) -> bool;
+}
+
+/// What reclaim did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Frames that were looked at.
+    pub scanned: u64,
+    /// Clean pages of files that were dropped.
+    pub clean: u64,
+    /// Pages of files that were written and dropped.
+    pub written: u64,
+    /// Pages of anonymous memory that their programs had given up.
+    pub given_up: u64,
+    /// Pages that went to swap, or were there already, and were dropped.
+    pub swapped: u64,
+}
+
+impl Reclaimed {
+    /// How many frames became free.
+    #[must_use]
+    pub const fn freed(&self) -> u64 {
+        self.clean + self.written + self.given_up + self.swapped
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Frees `wanted` frames, or as many as can be in two rounds of the hand. No
+    /// address space may be locked.
+    pub fn reclaim<P: Pager + ?Sized>(&self, pager: &P, wanted: u64) -> Reclaimed {
+        let mut sweep = Sweep {
+            memory: self,
+            pager,
+            search: Search::new(self, pager),
+            done: Reclaimed::default(),
+            outgoing: Outgoing::new(),
+        };
+        sweep.run(wanted);
+        sweep.done
+    }
+}
+
+/// One call of reclaim.
+pub(crate) struct Sweep<'a, M, P: ?Sized> {
+    pub(crate) memory: &'a Memory<M>,
+    pub(crate) pager: &'a P,
+    pub(crate) search: Search<'a, M, P>,
+    pub(crate) done: Reclaimed,
+    pub(crate) outgoing: Outgoing,
+}
+
+/// What the entries that map a frame say.
+#[derive(Default)]
+struct Seen {
+    referenced: bool,
+    locked: bool,
+    dirty: bool,
+}
+
+impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
+    fn run(&mut self, wanted: u64) {
+        let clock_hand = &self.memory.clock_hand;
+        let end = self.memory.frames.hold().metadata_len();
+        // The first round may do no more than clear accessed bits.
+        let mut left = 2 * end;
+        while self.done.freed() + self.outgoing.count() < wanted && left > 0 {
+            let hand = clock_hand.load(Ordering::Relaxed);
+            let candidate = self.memory.frames.hold().next_candidate(hand, end);
+            let next = candidate.map_or(end, |candidate| candidate.frame.index() + 1);
+            left = left.saturating_sub(next - hand);
+            clock_hand.store(if next == end { 0 } else { next }, Ordering::Relaxed);
+            if let Some(candidate) = candidate {
+                self.done.scanned += 1;
+                self.consider(&candidate);
+            }
+        }
+        self.write_outgoing();
+    }
+
+    fn consider(&mut self, candidate: &Candidate) {
+        let frame = candidate.frame;
+        let owner = Owner::decode(candidate.usage, candidate.owner);
+        let wanted = Wanted::new(frame, owner, candidate.count);
+        if candidate.referenced {
+            self.memory.frames.hold().set_referenced(frame, false);
+            self.look(&wanted);
+            return;
+        }
+        match owner {
+            Owner::Unknown => {}
+            Owner::Anonymous { slot, .. } => self.anonymous(&wanted, slot),
+            Owner::Page { object, index } => self.page(&wanted, (object, index)),
+        }
+    }
+
+    /// A page of an object.
+    fn page(&mut self, wanted: &Wanted, (object, index): (ObjectId, u64)) {
+        let Memory { machine, frames, objects, .. } = self.memory;
+        if !objects.is_stored(object) || !self.unmap_page(wanted) {
+            return;
+        }
+        let place = (object, index);
+        if objects.drop_clean(machine, frames, place, wanted.frame) {
+            self.done.clean += 1;
+        } else if frames.hold().is_dirty(wanted.frame)
+            && self.pager.write_back(object, index)
+            && objects.drop_clean(machine, frames, place, wanted.frame)
+        {
+            self.done.written += 1;
+        }
+    }
+
+    /// Unmaps a page of an object where it was not used and is not locked.
+    /// Returns whether nobody maps it any more.
+    fn unmap_page(&mut self, wanted: &Wanted) -> bool {
+        let Memory { machine, frames, .. } = self.memory;
+        let mut kept = 0;
+        let found = self.search.for_each(wanted, &mut |space, mapping| {
+            let entry = mapping.entry;
+            let locked = mapping.area.flags.contains(AreaFlags::LOCKED);
+            if locked || entry.has(EntryFlags::ACCESSED) {
+                kept += 1;
+                if !locked {
+                    mapping.replace(machine, space, entry.without(EntryFlags::ACCESSED));
+                }
+                return;
+            }
+            mapping.replace(machine, space, Entry::EMPTY);
+            space.note_peak();
+            *space.resident_of(false, mapping.area.flags) -= 1;
+            let mut held = frames.hold();
+            if entry.has(EntryFlags::DIRTY) {
+                held.set_dirty(wanted.frame, true);
+            }
+            held.release(machine, wanted.frame);
+        });
+        kept == 0 && found == wanted.mappers
+    }
+
+    /// Anonymous memory.
+    fn anonymous(&mut self, wanted: &Wanted, slot: Option<u64>) {
+        let cached = self.memory.swap.object().zip(slot);
+        if let Some((object, slot)) = cached.filter(|_| wanted.mappers == 0) {
+            if !self.outgoing.contains(wanted.frame) {
+                self.send(object, slot, wanted.frame);
+            }
+            return;
+        }
+        let Some(seen) = self.look(wanted) else { return };
+        if seen.referenced || seen.locked {
+            return;
+        }
+        if seen.dirty || slot.is_some() {
+            self.swap_out(wanted, slot);
+        } else {
+            self.give_up(wanted);
+            self.done.given_up += 1;
+        }
+    }
+
+    /// Clears the accessed bits of all entries and returns what they said; `None`
+    /// if not all were found.
+    fn look(&mut self, wanted: &Wanted) -> Option<Seen> {
+        let Memory { machine, frames, .. } = self.memory;
+        let mut seen = Seen::default();
+        let found = self.search.for_each(wanted, &mut |space, mapping| {
+            let entry = mapping.entry;
+            seen.dirty |= entry.has(EntryFlags::DIRTY);
+            seen.locked |= mapping.area.flags.contains(AreaFlags::LOCKED);
+            if entry.has(EntryFlags::ACCESSED) {
+                seen.referenced = true;
+                mapping.replace(machine, space, entry.without(EntryFlags::ACCESSED));
+            }
+        });
+        seen.dirty |= frames.hold().is_dirty(wanted.frame);
+        (found == wanted.mappers).then_some(seen)
+    }
+
+    /// Drops anonymous memory that nobody wants any more: it reads as zeros.
+    fn give_up(&mut self, wanted: &Wanted) {
+        let Memory { machine, frames, .. } = self.memory;
+        self.search.for_each(wanted, &mut |space, mapping| {
+            mapping.replace(machine, space, Entry::EMPTY);
+            space.note_peak();
+            space.resident.anonymous -= 1;
+            frames.release(machine, wanted.frame);
+        });
+    }
+}
