@@ -6,6 +6,7 @@
 //! * [`mod@bench`]: how fast, and at what price
 //! * [`kernel`]: the built-in kernel as a file
 //! * [`options`]: what all labs have in common
+//! * [`devices`]: folders of the host, and swap
 //! * [`report`]: what is printed when a lab is over
 //! * [`json`]: the same for machines
 //!
@@ -13,6 +14,7 @@
 //! asked to print); everything that pagelab itself says goes to standard error.
 
 mod bench;
+mod devices;
 mod host;
 mod json;
 mod kernel;
@@ -52,6 +54,7 @@ Examples:
   pagelab run --faults ./my-program       run a static Linux program and count its faults
   pagelab run --mem 1G --timeout 10 -- busybox ls -l /
   pagelab run --json report.json ./my-program
+  pagelab run --share .:/work -- ./my-program /work/data
 
 Exit status: the program's; 124 after --timeout, 128 + N after signal N, 125 where pagelab
 or the guest's kernel failed, 126 and 127 where the program cannot be run or is not there.

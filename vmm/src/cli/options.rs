@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::devices::DeviceOptions;
 use super::{Failure, json, report, with_advice};
 use crate::embedded;
-use crate::loader::{ModuleBytes, program};
-use crate::machine::{self, EventLog, Finished, InputMode, MachineConfig, MachineError};
+use crate::loader::{ModuleBytes, ModuleKind, program};
+use crate::machine::{
+    self, EventLog, Finished, InputMode, MachineConfig, MachineError, VirtioConfig,
+};
 use crate::memory::MemorySize;
 use crate::memory::size::host_memory;
 use crate::stop::STATUS_LAB_FAILED;
@@ -50,13 +53,16 @@ pub(super) struct LabOptions {
     /// they are the same in every run
     #[arg(long)]
     aslr: bool,
+    #[command(flatten)]
+    pub(super) devices: DeviceOptions,
 }
 
 impl LabOptions {
     /// Runs a lab with `modules`, and writes the JSON report if one is wanted.
     pub(super) fn run(
         &self,
-        modules: Vec<ModuleBytes<'_>>,
+        mut modules: Vec<ModuleBytes<'_>>,
+        virtio: VirtioConfig,
         input: InputMode,
     ) -> Result<Lab, Failure> {
         let memory = self.mem.unwrap_or_default();
@@ -65,16 +71,21 @@ impl LabOptions {
             .map_err(|error| Failure::new(STATUS_LAB_FAILED, format_args!("--mem: {error}")))?;
         let kernel = self.kernel()?;
         let events = if self.events { EventLog::Every(report::event_line) } else { EventLog::Off };
+        if !virtio.shares.as_slice().is_empty() {
+            let bytes = Cow::Owned(virtio.shares.module());
+            modules.push(ModuleBytes { kind: ModuleKind::Shares, bytes });
+        }
         let finished = machine::run(MachineConfig {
             kvm: device_path(),
             memory,
             kernel: &kernel,
             modules,
-            command_line: &self.kernel_args,
+            command_line: &self.devices.command_line(&self.kernel_args),
             entropy: if self.aslr { entropy()? } else { [0; 32] },
             timeout: self.timeout,
             input,
             events,
+            virtio,
         })
         .map_err(|error| match &error {
             MachineError::Kvm(KvmError::Open(open)) => {

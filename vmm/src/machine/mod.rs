@@ -5,6 +5,7 @@
 //! what to print; they do not touch KVM or the devices.
 
 pub(crate) mod observer;
+mod virtio;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::devices::lab::LabDevice;
 use crate::devices::output::HostOutput;
 use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
+use crate::devices::virtio::block::SwapError;
 use crate::event_loop::{self, LoopError, LoopInput};
 
 use crate::layout::SERIAL_PORT_COUNT;
@@ -32,6 +34,7 @@ use crate::vstate::{KvmError, entry};
 
 pub use event_loop::InputMode;
 pub use observer::{EventFormat, EventLog};
+pub use virtio::{VirtioConfig, VirtioReport};
 
 /// Why a lab could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,17 @@ pub enum MachineError {
     /// The event loop cannot be set up.
     #[error(transparent)]
     Loop(#[from] LoopError),
+    /// A folder cannot be shared.
+    #[error("cannot share {}: {source}", folder.display())]
+    Share {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No swap space.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
 }
 
 /// What to run.
@@ -77,6 +91,8 @@ pub struct MachineConfig<'a> {
     pub input: InputMode,
     /// What becomes of the guest's events.
     pub events: EventLog,
+    /// Folders and swap.
+    pub virtio: VirtioConfig,
 }
 
 /// How a lab went.
@@ -98,6 +114,8 @@ pub struct Finished {
     pub setup: Duration,
     /// From the first entry to the end.
     pub running: Duration,
+    /// What folders and swap did.
+    pub virtio: VirtioReport,
     /// The guest's memory, as it was left.
     pub ram: Arc<GuestRam>,
 }
@@ -119,7 +137,9 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone());
 
     let ports = port_bus(&shared, &wires, output, &events)?;
-    let vcpu = Vcpu::new(&vm, ports, Bus::new("memory address"), Arc::clone(&stop))?;
+    let mut memory = Bus::new("memory address");
+    let virtio = virtio::Attached::new(&vm, &ram, &mut memory, &config.virtio)?;
+    let vcpu = Vcpu::new(&vm, ports, memory, Arc::clone(&stop))?;
     let tsc_khz = vcpu.tsc_khz();
     let global_pages = entry::has_global_pages(vm.cpuid());
     let values = BootValues {
@@ -128,6 +148,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         entropy: config.entropy,
         global_pages,
         command_line: config.command_line,
+        virtio_count: virtio.count(),
     };
     let point = loader::load(&ram, config.kernel, &config.modules, &values)?;
     vcpu.set_entry(&point, global_pages)?;
@@ -143,8 +164,16 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         input_wanted: wires.input_wanted,
         input_interrupt: wires.input_interrupt,
     };
-    let ended = event_loop::run(input, |exit_event| vcpu.start(exit_event))?;
+    let virtio_report = virtio.report.clone();
+    let mut worker = None;
+    let ended = event_loop::run(input, |exit_event| {
+        worker = virtio.start().map_err(KvmError::Thread)?;
+        vcpu.start(exit_event)
+    })?;
     let finished = Instant::now();
+    if let Some(worker) = worker {
+        worker.stop();
+    }
     events.drain_waiting();
     let counters = shared.snapshot();
     if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
@@ -159,6 +188,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         tsc_khz,
         setup: ended.entered.saturating_duration_since(began),
         running: finished.saturating_duration_since(ended.entered),
+        virtio: virtio_report,
         ram,
     })
 }

@@ -1,0 +1,1 @@
+//! The server driven by the book and against it.
