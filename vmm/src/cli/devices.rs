@@ -27,7 +27,7 @@ pub(super) struct DeviceOptions {
     /// Test aid: let requests about a file fail, such as write:data.bin:EIO, or
     /// write:*:ENOSPC:10 after ten that go well
     #[arg(long = "share-fault", value_name = "OPERATION:NAME:ERRNO[:AFTER]", hide = true)]
-    faults: Vec<Fault>,
+    share_faults: Vec<Fault>,
     /// Swap space for the guest, in a file without a name in $TMPDIR
     #[arg(long, value_name = "SIZE", value_parser = parse_swap, allow_negative_numbers = true)]
     swap: Option<u64>,
@@ -45,7 +45,7 @@ impl DeviceOptions {
         let others = usize::from(self.swap.is_some());
         let shares = Shares::new(&self.shares, others)
             .map_err(|error| Failure::new(STATUS_LAB_FAILED, format_args!("--share: {error}")))?;
-        Ok(VirtioConfig { shares, faults: self.faults.clone(), swap: self.swap })
+        Ok(VirtioConfig { shares, faults: self.share_faults.clone(), swap: self.swap })
     }
 
     /// The kernel's command line: what the user says, then what options say.
