@@ -14,7 +14,6 @@
 //! their turn: each failure is told to all who have the file open
 //! ([`pagelab_vfs::write_errors`]).
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -22,15 +21,14 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
 use pagelab_hal::time;
 use pagelab_mm::owner::Owner;
-use pagelab_mm::rmap::Spaces;
-use pagelab_mm::{AddressSpace, ObjectId, Resolved};
+use pagelab_mm::{ObjectId, Resolved};
 use pagelab_vfs::Errno;
 
 use super::backed::{Backed, MOST_PAGES};
 use super::cache;
 use crate::memory::memory;
-use crate::process::space::Space;
-use crate::process::{self, scheduler};
+use crate::process::scheduler;
+use crate::process::spaces::AllSpaces;
 
 /// How long a page stays dirty, in nanoseconds.
 const AGE: u64 = 5_000_000_000;
@@ -46,31 +44,6 @@ static NEXT_MOMENT: AtomicU64 = AtomicU64::new(0);
 
 /// How many pages are dirty, about.
 static DIRTY_PAGES: AtomicU64 = AtomicU64::new(0);
-
-/// All address spaces, each once.
-pub struct AllSpaces(Vec<Arc<Space>>);
-
-impl AllSpaces {
-    /// Those that there are now.
-    pub fn now() -> Self {
-        let mut spaces: Vec<_> = process::all().iter().map(|process| process.space()).collect();
-        spaces.sort_by_key(|space| Arc::as_ptr(space) as usize);
-        spaces.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        Self(spaces)
-    }
-}
-
-impl Spaces for AllSpaces {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn with(&self, number: usize, visit: &mut dyn FnMut(&mut AddressSpace)) {
-        if let Some(space) = self.0.get(number) {
-            visit(&mut space.lock());
-        }
-    }
-}
 
 /// A fault was resolved: if it made a page of a file dirty, that is noted.
 #[inline]
