@@ -16,6 +16,7 @@ use super::thread::Thread;
 use super::usage::Counters;
 use super::wait::Change;
 use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
+use crate::files::cache;
 use crate::signal::{self, SIGCHLD, SignalInfo};
 use crate::user;
 
@@ -110,6 +111,7 @@ fn end_process(process: &Arc<Process>) {
     emit(process, status);
     let own = process.replace_space(init::process().space());
     drop(own);
+    cache().unpin_unused();
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
     signal::timer::stop(process);
