@@ -10,7 +10,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
+use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_NEEDS_RESET};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -100,6 +100,20 @@ impl Link {
     /// Adds bits to the status.
     pub fn add_status(&self, bits: u32) {
         self.state().status |= bits;
+    }
+
+    /// Resets the device: at once if it was never started, since the worker then
+    /// holds nothing of it.
+    pub fn reset(&self) {
+        {
+            let mut state = self.state();
+            if state.status & VIRTIO_CONFIG_S_DRIVER_OK == 0 {
+                self.interrupt_status.store(0, Ordering::SeqCst);
+                *state = State::default();
+                return;
+            }
+        }
+        self.give(Command::Reset);
     }
 
     /// Leaves a command for the worker.

@@ -180,7 +180,7 @@ impl Registers {
     fn write_status(&mut self, value: u32) {
         if value == 0 {
             self.forget();
-            self.link.give(Command::Reset);
+            self.link.reset();
             return;
         }
         let status = self.link.status();

@@ -133,6 +133,14 @@ fn a_reset_begins_anew_and_is_seen_only_when_it_is_over() {
 }
 
 #[test]
+fn a_device_that_was_never_started_is_reset_at_once() {
+    let mut driver = Driver::new(Box::new(Echo));
+    driver.write(0x70, 3);
+    driver.write(0x70, 0);
+    assert_eq!(driver.read(0x70), 0);
+}
+
+#[test]
 fn registers_of_a_running_queue_do_not_change() {
     let mut driver = Driver::ready(Box::new(Echo), 16);
     driver.write(0x30, 0);
