@@ -193,6 +193,9 @@ pub struct Header {
     pub frames: FrameCounters,
     /// When what happened.
     pub milestones: Milestones,
+    /// Physical address of the kernel's [`crate::directory::Directory`], 0 as
+    /// long as there is none.
+    pub directory: u64,
     /// What the doorbell is about.
     pub request: Request,
 }

@@ -13,12 +13,14 @@
 //! | [`lab`] | the lab's device: doorbell, requests, the shared pages |
 //! | [`fault`] | the kinds of page fault |
 //! | [`event`] | the event ring |
+//! | [`directory`] | where the kernel's own structures are |
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod boot;
+pub mod directory;
 pub mod event;
 pub mod fault;
 pub mod lab;

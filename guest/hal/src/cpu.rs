@@ -27,6 +27,8 @@ pub mod msr {
     pub const APIC_BASE: u32 = 0x1b;
     /// The moment of the next timer interrupt.
     pub const TSC_DEADLINE: u32 = 0x6e0;
+    /// Sends an interrupt to the processor itself, in x2APIC mode.
+    pub const X2_SELF_INTERRUPT: u32 = 0x83f;
 }
 
 /// Bits of CR4 that the kernel sets.

@@ -27,6 +27,7 @@ const MASKED: u32 = 1 << 16;
 mod register {
     pub(super) const END_OF_INTERRUPT: u32 = 0xb0;
     pub(super) const SPURIOUS: u32 = 0xf0;
+    pub(super) const COMMAND: u32 = 0x300;
     pub(super) const TIMER: u32 = 0x320;
     pub(super) const INITIAL_COUNT: u32 = 0x380;
     pub(super) const DIVIDE: u32 = 0x3e0;
@@ -106,14 +107,39 @@ pub fn disarm_timer() {
 pub fn enable_devices() {
     let Some(base) = stack::map_device(IO_APIC) else { return };
     for (line, vector) in [(LAB_IRQ, vector::LAB), (SERIAL_IRQ, vector::SERIAL)] {
-        const FIRST_ENTRY: u32 = 0x10;
-        let entry = FIRST_ENTRY + 2 * line;
-        // Edge-triggered, to the only processor; the low half unmasks it last.
-        for (index, value) in [(entry, MASKED), (entry + 1, 0), (entry, u32::from(vector))] {
-            // SAFETY: the I/O APIC's two registers in the page just mapped.
-            unsafe { (base as *mut u32).write_volatile(index) };
-            // SAFETY: as above.
-            unsafe { ((base + 0x10) as *mut u32).write_volatile(value) };
-        }
+        enable_at(base, line, vector);
+    }
+}
+
+/// Lets the interrupts of one more device through; `false` without memory.
+pub(crate) fn enable_line(line: u32, vector: u8) -> bool {
+    let base = stack::map_device(IO_APIC);
+    if let Some(base) = base {
+        enable_at(base, line, vector);
+    }
+    base.is_some()
+}
+
+/// `base` is where the I/O APIC's page is mapped.
+fn enable_at(base: u64, line: u32, vector: u8) {
+    const FIRST_ENTRY: u32 = 0x10;
+    let entry = FIRST_ENTRY + 2 * line;
+    // Edge-triggered, to the only processor; the low half unmasks it last.
+    for (index, value) in [(entry, MASKED), (entry + 1, 0), (entry, u32::from(vector))] {
+        // SAFETY: the I/O APIC's two registers in the page just mapped.
+        unsafe { (base as *mut u32).write_volatile(index) };
+        // SAFETY: as above.
+        unsafe { ((base + 0x10) as *mut u32).write_volatile(value) };
+    }
+}
+
+/// Has an interrupt come as soon as the processor takes any.
+pub(crate) fn raise(vector: u8) {
+    const TO_SELF: u32 = 1 << 18;
+    if REGISTERS.load(Ordering::Relaxed) == 0 {
+        // SAFETY: the register of x2APIC mode for this.
+        unsafe { cpu::write_msr(msr::X2_SELF_INTERRUPT, vector.into()) };
+    } else {
+        write(register::COMMAND, TO_SELF | u32::from(vector));
     }
 }

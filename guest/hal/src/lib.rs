@@ -19,6 +19,7 @@
 //! | [`lab`] | the lab's device and the shared pages |
 //! | [`serial`] | COM1, for VMMs without the lab's device |
 //! | [`console`] | whichever of the two there is; the `log` sink |
+//! | [`virtio`] | devices that carry files and swap |
 //! | [`interrupts`] | the local APIC and the I/O APIC |
 //! | [`time`] | the time-stamp counter as a clock |
 //! | [`power`] | the end: power-off, and dying with a report |
@@ -56,3 +57,4 @@ pub mod stack;
 pub mod sync;
 pub mod time;
 pub mod trap;
+pub mod virtio;

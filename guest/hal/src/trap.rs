@@ -25,7 +25,7 @@ use pagelab_abi::layout::USER_END;
 
 use crate::cpu::{self, msr};
 use crate::descriptors::{KERNEL_CODE, USER_BASE, USER_CODE, USER_DATA, VECTORS};
-use crate::{power, ring3};
+use crate::{power, ring3, virtio};
 
 /// Interrupt vectors that have names here.
 pub mod vector {
@@ -73,6 +73,8 @@ pub mod vector {
     pub const SERIAL: u8 = 36;
     /// The lab's device.
     pub const LAB: u8 = 37;
+    /// All virtio devices: one is waited for at a time.
+    pub const VIRTIO: u8 = 38;
     /// Spurious interrupts of the local APIC.
     pub const SPURIOUS: u8 = 47;
 }
@@ -511,6 +513,7 @@ fn guard_return_address(frame: &mut TrapFrame) {
 fn enter_from_kernel(frame: &mut TrapFrame, handlers: Option<&Handlers>) {
     let interrupt = (vector::FIRST_INTERRUPT.into()..SYSCALL).contains(&frame.vector);
     match handlers {
+        Some(_) if interrupt && virtio::is_put_off(frame.vector as u8) => {}
         Some(handlers) if interrupt => (handlers.interrupt)(frame.vector as u8, None),
         _ => power::die_of_exception(frame),
     }

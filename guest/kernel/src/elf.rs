@@ -143,6 +143,13 @@ impl Program {
         Ok(())
     }
 
+    /// Start of the first page that is loaded.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        let address = self.segments.first().map_or(0, |first| first.address);
+        address & !(pagelab_abi::addr::PAGE_SIZE - 1)
+    }
+
     /// End of everything that is loaded.
     #[must_use]
     pub fn end(&self) -> u64 {

@@ -11,8 +11,9 @@ use pagelab_hal::trap::{self, TrapFrame, fault_code, vector};
 use pagelab_hal::{cpu, lab};
 use pagelab_mm::{Access, FaultError, Resolved};
 
+use crate::files;
 use crate::memory::memory;
-use crate::process::{Process, oom, program, scheduler};
+use crate::process::{Process, oom, scheduler};
 use crate::signal::{self, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SignalInfo, Trap};
 use crate::syscall::before_return;
 
@@ -25,7 +26,7 @@ pub fn page_fault(frame: &mut TrapFrame, address: u64) {
     let result = loop {
         let result = process.space().lock().fault(memory(), GuestVirt(address), access);
         match result {
-            Err(FaultError::NeedsPage(page)) => match program::bring_in(page) {
+            Err(FaultError::NeedsPage(page)) => match files::page_in(page) {
                 Ok(read) => access.major |= read,
                 Err(error) => break Err(error),
             },

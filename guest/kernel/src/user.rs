@@ -12,9 +12,10 @@ use pagelab_mm::{AddressSpace, FaultError};
 use pagelab_vfs::Errno;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
+use crate::files;
 use crate::memory::memory;
 use crate::process::space::Space;
-use crate::process::{oom, program, scheduler};
+use crate::process::{oom, scheduler};
 
 /// An address that a program passed.
 pub type UserAddress = GuestVirt;
@@ -136,7 +137,7 @@ pub fn retry(
 pub fn mend(error: FaultError) -> Result<(), Errno> {
     match error {
         FaultError::NeedsPage(page) => {
-            program::bring_in(page).map_err(|_| Errno::EFAULT)?;
+            files::page_in(page).map_err(|_| Errno::EFAULT)?;
             Ok(())
         }
         FaultError::OutOfMemory if oom::make_room() => Ok(()),

@@ -11,7 +11,7 @@ use crate::error::MmError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Overcommit {
-    /// Refuse only what alone is more than all memory.
+    /// Refuse only what alone is more than all memory and swap.
     Heuristic = 0,
     /// Refuse nothing.
     Always = 1,
@@ -32,6 +32,8 @@ pub struct Commit {
     policy: AtomicU8,
     /// All memory, in pages.
     memory: u64,
+    /// All swap, in pages.
+    swap: AtomicU64,
 }
 
 impl Commit {
@@ -42,6 +44,7 @@ impl Commit {
             promised: AtomicU64::new(0),
             policy: AtomicU8::new(Overcommit::Heuristic as u8),
             memory,
+            swap: AtomicU64::new(0),
         }
     }
 
@@ -65,9 +68,18 @@ impl Commit {
     }
 
     /// Pages that may be promised under [`Overcommit::Never`]: `CommitLimit`.
-    #[must_use]
-    pub const fn limit(&self) -> u64 {
-        self.memory * RATIO / 100
+    pub fn limit(&self) -> u64 {
+        self.memory * RATIO / 100 + self.swap.load(Ordering::Relaxed)
+    }
+
+    /// There are so many pages of swap more.
+    pub(crate) fn add_swap(&self, pages: u64) {
+        self.swap.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// There are so many pages of swap less.
+    pub(crate) fn take_swap(&self, pages: u64) {
+        self.swap.fetch_sub(pages, Ordering::Relaxed);
     }
 
     /// Promises pages to an address space that has `mapped` pages.
@@ -79,7 +91,7 @@ impl Commit {
         let promised = self.promised.fetch_add(pages, Ordering::Relaxed) + pages;
         let allowed = match self.policy() {
             Overcommit::Always => true,
-            Overcommit::Heuristic => pages <= self.memory,
+            Overcommit::Heuristic => pages <= self.memory + self.swap.load(Ordering::Relaxed),
             Overcommit::Never => {
                 let reserve = ADMIN_RESERVE.min(self.memory / 32) + USER_RESERVE.min(mapped / 32);
                 promised < self.limit().saturating_sub(reserve)

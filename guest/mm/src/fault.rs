@@ -5,7 +5,8 @@
 //!          │                    └ yes: grow it, go on
 //!        forbidden by the area? → Forbidden
 //!          │
-//! entry? not present ─ private anonymous ─ read  → the zero page
+//! entry? not present ─ holds a slot of swap: NeedsPage, or the frame (SwapIn)
+//!          │         ├ private anonymous ─ read  → the zero page
 //!          │         │                    └ write → a zeroed frame
 //!          │         └ page of an object ─ missing: zeros, or NeedsPage
 //!          │                             ├ past the end → NoBacking
@@ -71,21 +72,21 @@ pub struct Resolved {
 }
 
 /// Bits of an entry that was just written through.
-const WRITTEN: EntryFlags = EntryFlags::WRITABLE
+pub(crate) const WRITTEN: EntryFlags = EntryFlags::WRITABLE
     .union(EntryFlags::DIRTY)
     .union(EntryFlags::ACCESSED)
     .union(EntryFlags::SOFT_DIRTY);
 
 /// A fault that is being resolved.
-struct Fault<'a, M> {
-    memory: &'a Memory<M>,
+pub(crate) struct Fault<'a, M> {
+    pub(crate) memory: &'a Memory<M>,
     /// The page.
-    page: GuestVirt,
+    pub(crate) page: GuestVirt,
     /// The entry for it.
-    slot: (Frame, usize),
+    pub(crate) slot: (Frame, usize),
     place: Place,
-    area: Area,
-    access: Access,
+    pub(crate) area: Area,
+    pub(crate) access: Access,
     grew: bool,
 }
 
@@ -119,6 +120,8 @@ impl AddressSpace {
         let fault = Fault { memory, page, slot, place, area, access, grew };
         if entry.is_present() {
             self.fault_present(&fault, entry)
+        } else if let Some(slot) = entry.swap_slot() {
+            self.swap_in(&fault, (entry, slot))
         } else {
             match fault.area.backing {
                 Backing::Anonymous if access.write => self.demand_zero(&fault),
@@ -258,7 +261,7 @@ impl AddressSpace {
 
     /// Copy-on-write: the last owner of an anonymous frame may write it, anybody
     /// else gets a copy.
-    fn copy_on_write<M: Machine>(
+    pub(crate) fn copy_on_write<M: Machine>(
         &mut self,
         fault: &Fault<'_, M>,
         entry: Entry,

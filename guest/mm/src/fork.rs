@@ -2,7 +2,8 @@
 //!
 //! Only areas with anonymous pages have entries worth copying: the child finds
 //! the pages of objects by itself, as on Linux. Of each page that is copied
-//! both sides keep a read-only entry, and the frame gets one more owner.
+//! both sides keep a read-only entry, and the frame gets one more owner; or the
+//! slot, if the page is in swap.
 
 use pagelab_abi::addr::Frame;
 use pagelab_paging::EntryFlags;
@@ -41,6 +42,7 @@ impl AddressSpace {
             layout: self.layout,
             limits: self.limits,
             resident: Resident::default(),
+            swapped: 0,
             peak_resident: 0,
             peak_total: 0,
             sizes: Sizes::default(),
@@ -74,13 +76,14 @@ impl AddressSpace {
         let mut edits = Edits::new(&memory.machine, self.root);
         for area in self.areas.iter().filter(|area| copies_pages(area)) {
             let mut result = Ok(());
-            let mut shared = Shared { anonymous: 0, cached: 0 };
+            let mut shared = Shared::default();
             table::for_each(&memory.machine, self.root, area.start, area.end, |span| {
                 result = table::find_or_make(memory, child.root, span.start, &mut child.tables)
                     .map(|table| share_span(memory, &mut edits, span, table, &mut shared));
                 result.is_ok()
             });
             child.resident.anonymous += shared.anonymous;
+            child.swapped += shared.swapped;
             *child.resident_of(false, area.flags) += shared.cached;
             result?;
         }
@@ -89,9 +92,11 @@ impl AddressSpace {
 }
 
 /// How many pages were shared.
+#[derive(Default)]
 struct Shared {
     anonymous: u64,
     cached: u64,
+    swapped: u64,
 }
 
 /// Shares the pages of one table.
@@ -106,6 +111,12 @@ fn share_span<M: Machine>(
     let mut held = memory.frames.hold();
     for index in span.first..span.end {
         let entry = machine.read_entry(span.table, index);
+        if let Some(slot) = entry.swap_slot() {
+            memory.swap.share(slot);
+            shared.swapped += 1;
+            machine.write_entry(table, index, entry);
+            continue;
+        }
         if !entry.is_present() {
             continue;
         }

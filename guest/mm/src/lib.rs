@@ -7,14 +7,14 @@
 //!
 //! | question | file |
 //! | --- | --- |
-//! | what happens at a page fault? | [`mod@fault`], `stack` (growth), `fault_around` |
+//! | what happens at a page fault? | [`mod@fault`], `stack` (growth), `swap_in`, `fault_around` |
 //! | what does a call do? | one file each: `brk`, `fork`, [`madvise`], `mincore`, [`mlock`], [`mmap`], `mprotect`, [`mremap`], [`msync`], `munmap` |
 //! | what have mprotect, madvise and mlock in common? | `modify` |
 //! | how does the kernel reach a program's memory? | [`user`], [`mod@populate`] |
 //! | where do frames come from? | [`frames`] |
 //! | what is shared between address spaces? | [`object`] |
 //! | who maps a frame? | [`owner`], [`rmap`] |
-//! | what when memory runs short? | [`reclaim`] |
+//! | what when memory runs short? | [`reclaim`], [`swap`], `swap_out` |
 //! | which pages must be written to a file? | [`clean`], [`object`] |
 //! | what is an area, when are two of them one? | [`area`], [`areas`] |
 //! | who edits page tables and flushes? | `table`, `live`, nobody else |
@@ -96,6 +96,7 @@ pub mod reclaim;
 pub mod rmap;
 pub mod space;
 pub mod stats;
+pub mod swap;
 pub mod user;
 
 mod brk;
@@ -108,6 +109,8 @@ mod mprotect;
 mod munmap;
 mod object_index;
 mod stack;
+mod swap_in;
+mod swap_out;
 mod table;
 
 pub use area::{Area, AreaFlags, Backing, Protection};
@@ -129,3 +132,4 @@ pub use reclaim::{Pager, Reclaimed};
 pub use rmap::{Mapping, Spaces};
 pub use space::{AddressSpace, Layout, LayoutShift, Limits, Resident, Sizes};
 pub use stats::AreaStats;
+pub use swap::{Swap, SwapUse};

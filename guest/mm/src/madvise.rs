@@ -3,11 +3,11 @@
 use core::ops::Range;
 
 use pagelab_abi::addr::GuestVirt;
-use pagelab_paging::EntryFlags;
+use pagelab_paging::{Entry, EntryFlags};
 
 use crate::area::{Area, AreaFlags};
 use crate::error::{FaultError, MmError};
-use crate::live::Edits;
+use crate::live::{self, Edits};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::modify::Holes;
@@ -155,6 +155,7 @@ impl AddressSpace {
                 // Clean, also when shared after fork, as on Linux: when memory runs
                 // short, a clean anonymous page may be dropped. A write makes it
                 // dirty again.
+                self.free_swapped(memory, part);
                 self.clear_bits(memory, part, EntryFlags::ACCESSED | EntryFlags::DIRTY);
                 part.flags
             }
@@ -172,6 +173,30 @@ impl AddressSpace {
             }
         };
         Ok(Area { flags, ..*part })
+    }
+
+    /// Pages in swap are given up at once, and those that came back from there are
+    /// as clean as their entries say.
+    fn free_swapped<M: Machine>(&mut self, memory: &Memory<M>, part: &Area) {
+        let machine = &memory.machine;
+        let mut freed = 0;
+        table::for_each(machine, self.root, part.start, part.end, |span| {
+            for index in span.first..span.end {
+                let entry = machine.read_entry(span.table, index);
+                if let Some(slot) = entry.swap_slot() {
+                    live::fill(machine, (span.table, index), Entry::EMPTY);
+                    memory.release_slot(slot);
+                    freed += 1;
+                } else if entry.is_present() {
+                    let mut held = memory.frames.hold();
+                    if held.count(entry.frame()) == 1 {
+                        held.set_dirty(entry.frame(), false);
+                    }
+                }
+            }
+            true
+        });
+        self.swapped -= freed;
     }
 
     /// Takes these bits from all entries of an area's part but those of the zero

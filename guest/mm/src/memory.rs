@@ -11,6 +11,7 @@ use crate::error::{MmError, OutOfMemory};
 use crate::frames::{Frames, Use};
 use crate::machine::Machine;
 use crate::object::{ObjectId, Objects};
+use crate::swap::Swap;
 
 /// First entry of a root that belongs to the kernel.
 const KERNEL_HALF: usize = ENTRIES / 2;
@@ -39,6 +40,8 @@ pub struct Memory<M> {
     pub objects: Objects,
     /// Promised memory.
     pub commit: Commit,
+    /// Where anonymous pages go when memory runs short.
+    pub swap: Swap,
     /// How many pages a fault on a file may map besides the one it needs, with
     /// that one; see `fault_around`.
     pub fault_around: AtomicU32,
@@ -78,6 +81,7 @@ impl<M: Machine> Memory<M> {
             frames,
             objects: Objects::new(),
             commit,
+            swap: Swap::new(),
             fault_around: AtomicU32::new(1),
             clock_hand: AtomicUsize::new(0),
             zero_page,

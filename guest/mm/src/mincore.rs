@@ -13,7 +13,7 @@ use crate::table;
 impl AddressSpace {
     /// Calls `report` with number and residency of each page of a range, until
     /// the first that is not mapped. A page of an object is resident if the
-    /// object has it, mapped or not.
+    /// object has it, mapped or not; one that is in swap, if the swap cache has it.
     ///
     /// # Errors
     ///
@@ -31,8 +31,11 @@ impl AddressSpace {
             let area = self.area_at(at).ok_or(MmError::NotMapped)?;
             let stop = area.end.min(end);
             while at < stop {
-                let present = table::entry_at(&memory.machine, self.root, at).is_present();
-                let resident = present || in_object(memory, area, at);
+                let entry = table::entry_at(&memory.machine, self.root, at);
+                let resident = match entry.swap_slot() {
+                    Some(slot) => memory.is_cached(slot),
+                    None => entry.is_present() || in_object(memory, area, at),
+                };
                 report((at.0 - start.0) >> PAGE_SHIFT, resident);
                 at.0 += PAGE_SIZE;
             }

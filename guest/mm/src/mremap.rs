@@ -378,7 +378,7 @@ impl AddressSpace {
             let mut mapped = None;
             for index in span.first..span.end {
                 let entry = machine.read_entry(span.table, index);
-                if !entry.is_present() {
+                if entry == Entry::EMPTY {
                     continue;
                 }
                 let page = span.address_of(index);
@@ -392,7 +392,7 @@ impl AddressSpace {
                 if let Some(table) = table {
                     edits.replace(span.table, index, page, Entry::EMPTY);
                     let mut held = memory.frames.hold();
-                    if held.use_of(entry.frame()) == Use::Anonymous {
+                    if entry.is_present() && held.use_of(entry.frame()) == Use::Anonymous {
                         held.set_page(entry.frame(), moved);
                     }
                     live::fill(machine, (table, slot), entry.with(EntryFlags::SOFT_DIRTY));

@@ -6,7 +6,7 @@ use crate::area::{Area, AreaFlags};
 use crate::areas::MAX_AREAS;
 use crate::error::MmError;
 use crate::frames::Use;
-use crate::live::Edits;
+use crate::live::{self, Edits};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::space::{AddressSpace, user_range};
@@ -95,11 +95,19 @@ impl AddressSpace {
         end: GuestVirt,
     ) {
         let machine = &memory.machine;
-        let (mut anonymous, mut cached) = (0, 0);
+        let (mut anonymous, mut cached, mut swapped) = (0, 0, 0);
         table::for_each(machine, self.root, start, end, |span| {
             let mut held = memory.frames.hold();
             for index in span.first..span.end {
                 let entry = machine.read_entry(span.table, index);
+                if let Some(slot) = entry.swap_slot() {
+                    drop(held);
+                    live::fill(machine, (span.table, index), Entry::EMPTY);
+                    memory.release_slot(slot);
+                    swapped += 1;
+                    held = memory.frames.hold();
+                    continue;
+                }
                 if !entry.is_present() {
                     continue;
                 }
@@ -121,6 +129,7 @@ impl AddressSpace {
             true
         });
         self.resident.anonymous -= anonymous;
+        self.swapped -= swapped;
         if cached > 0 {
             *self.resident_of(false, area.flags) -= cached;
         }

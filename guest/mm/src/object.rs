@@ -263,7 +263,11 @@ impl Objects {
                 object
                     .index
                     .insert(machine, frames, index, (frame, owner))
-                    .map_err(|OutOfMemory| InsertError::OutOfMemory)
+                    .map_err(|OutOfMemory| InsertError::OutOfMemory)?;
+                if object.kind == ObjectKind::Swap {
+                    frames.hold().set_slot(frame, index);
+                }
+                Ok(())
             }
         }
     }

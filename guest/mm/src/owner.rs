@@ -91,4 +91,18 @@ impl Held<'_> {
         let slot = self.owner(frame) & !mask(PAGE_BITS);
         self.set_owner(frame, slot | anonymous(page));
     }
+
+    /// The slot of swap that holds what an anonymous frame holds; 0: none.
+    pub(crate) fn set_slot(&mut self, frame: Frame, slot: u64) {
+        let page = self.owner(frame) & mask(PAGE_BITS);
+        self.set_owner(frame, slot << PAGE_BITS | page);
+    }
+
+    /// How many entries map a frame of a program: its owners, but for its object
+    /// or the swap cache.
+    pub(crate) fn mappings(&self, frame: Frame) -> u32 {
+        let owner = Owner::decode(self.use_of(frame), self.owner(frame));
+        let alone = matches!(owner, Owner::Anonymous { slot: None, .. });
+        self.count(frame) - u32::from(!alone)
+    }
 }

@@ -18,6 +18,11 @@ pub const SOFT_DIRTY: u64 = 1 << 55;
 pub const EXCLUSIVE: u64 = 1 << 56;
 /// A page of a file or of shared memory.
 pub const FILE_OR_SHARED: u64 = 1 << 61;
+/// In swap; bits 0 to 4 are the number of the area, which is 0, and bits 5 to 54
+/// the slot.
+pub const SWAPPED: u64 = 1 << 62;
+/// Where the slot is.
+pub const SWAP_OFFSET_SHIFT: u32 = 5;
 /// In memory; bits 0 to 54 are the frame's number.
 pub const PRESENT: u64 = 1 << 63;
 
@@ -73,14 +78,17 @@ impl AddressSpace {
     fn pagemap_entry<M: Machine>(&self, memory: &Memory<M>, area: &Area, at: GuestVirt) -> u64 {
         let mut bits = if area.flags.contains(AreaFlags::SOFT_DIRTY) { SOFT_DIRTY } else { 0 };
         let entry = table::entry_at(&memory.machine, self.root, at);
+        if entry.has(EntryFlags::SOFT_DIRTY) {
+            bits |= SOFT_DIRTY;
+        }
+        if let Some(slot) = entry.swap_slot() {
+            return bits | SWAPPED | slot << SWAP_OFFSET_SHIFT;
+        }
         if !entry.is_present() {
             return bits;
         }
         let frame = entry.frame();
         bits |= PRESENT | u64::from(frame.0);
-        if entry.has(EntryFlags::SOFT_DIRTY) {
-            bits |= SOFT_DIRTY;
-        }
         if entry.has(EntryFlags::SPECIAL) {
             return bits;
         }
@@ -89,7 +97,7 @@ impl AddressSpace {
         if !anonymous {
             bits |= FILE_OR_SHARED;
         }
-        if held.count(frame) == if anonymous { 1 } else { 2 } {
+        if held.mappings(frame) == 1 {
             bits |= EXCLUSIVE;
         }
         bits
@@ -113,7 +121,7 @@ impl AddressSpace {
                 for index in span.first..span.end {
                     let entry = machine.read_entry(span.table, index);
                     let cleared = entry.without(clear);
-                    if entry.is_present() && cleared != entry {
+                    if cleared != entry {
                         edits.replace(span.table, index, span.address_of(index), cleared);
                     }
                 }

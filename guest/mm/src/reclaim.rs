@@ -7,7 +7,8 @@
 //!
 //! * a clean page of a file is unmapped and dropped: it can be read again;
 //! * a dirty one is unmapped and given to the kernel to write, then dropped;
-//! * anonymous memory that its program gave up (`MADV_FREE`) is dropped.
+//! * anonymous memory that its program gave up (`MADV_FREE`) is dropped;
+//! * other anonymous memory goes to swap, if there is any (`swap_out`).
 //!
 //! Left alone: pages of areas that are locked, pages of objects without a store,
 //! and frames with an owner that is not found, such as the kernel itself. Who
@@ -15,6 +16,7 @@
 
 use core::sync::atomic::Ordering;
 
+use pagelab_abi::addr::Frame;
 use pagelab_paging::{Entry, EntryFlags};
 
 use crate::area::AreaFlags;
@@ -24,6 +26,7 @@ use crate::memory::Memory;
 use crate::object::ObjectId;
 use crate::owner::Owner;
 use crate::rmap::{Search, Spaces, Wanted};
+use crate::swap_out::Outgoing;
 
 /// How many frames are taken at a time, unless more are needed.
 pub const BATCH: u64 = 32;
@@ -34,6 +37,10 @@ pub trait Pager: Spaces {
     /// dirty neighbours: with [`Memory::clean_page`] before. Returns whether the
     /// page was written.
     fn write_back(&self, object: ObjectId, index: u64) -> bool;
+
+    /// Writes frames to swap, the first to `slot`, the others to those behind it.
+    /// Returns whether all were written.
+    fn write_swap(&self, slot: u64, frames: &[Frame]) -> bool;
 }
 
 /// What reclaim did.
@@ -47,13 +54,15 @@ pub struct Reclaimed {
     pub written: u64,
     /// Pages of anonymous memory that their programs had given up.
     pub given_up: u64,
+    /// Pages that went to swap, or were there already, and were dropped.
+    pub swapped: u64,
 }
 
 impl Reclaimed {
     /// How many frames became free.
     #[must_use]
     pub const fn freed(&self) -> u64 {
-        self.clean + self.written + self.given_up
+        self.clean + self.written + self.given_up + self.swapped
     }
 }
 
@@ -66,6 +75,7 @@ impl<M: Machine> Memory<M> {
             pager,
             search: Search::new(self, pager),
             done: Reclaimed::default(),
+            outgoing: Outgoing::new(),
         };
         sweep.run(wanted);
         sweep.done
@@ -73,11 +83,12 @@ impl<M: Machine> Memory<M> {
 }
 
 /// One call of reclaim.
-struct Sweep<'a, M, P: ?Sized> {
-    memory: &'a Memory<M>,
-    pager: &'a P,
-    search: Search<'a, M, P>,
-    done: Reclaimed,
+pub(crate) struct Sweep<'a, M, P: ?Sized> {
+    pub(crate) memory: &'a Memory<M>,
+    pub(crate) pager: &'a P,
+    pub(crate) search: Search<'a, M, P>,
+    pub(crate) done: Reclaimed,
+    pub(crate) outgoing: Outgoing,
 }
 
 /// What the entries that map a frame say.
@@ -94,7 +105,7 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
         let end = self.memory.frames.hold().metadata_len();
         // The first round may do no more than clear accessed bits.
         let mut left = 2 * end;
-        while self.done.freed() < wanted && left > 0 {
+        while self.done.freed() + self.outgoing.count() < wanted && left > 0 {
             let hand = clock_hand.load(Ordering::Relaxed);
             let candidate = self.memory.frames.hold().next_candidate(hand, end);
             let next = candidate.map_or(end, |candidate| candidate.frame.index() + 1);
@@ -105,18 +116,21 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
                 self.consider(&candidate);
             }
         }
+        self.write_outgoing();
     }
 
     fn consider(&mut self, candidate: &Candidate) {
         let frame = candidate.frame;
-        if candidate.referenced {
-            return self.memory.frames.hold().set_referenced(frame, false);
-        }
         let owner = Owner::decode(candidate.usage, candidate.owner);
         let wanted = Wanted::new(frame, owner, candidate.count);
+        if candidate.referenced {
+            self.memory.frames.hold().set_referenced(frame, false);
+            self.look(&wanted);
+            return;
+        }
         match owner {
             Owner::Unknown => {}
-            Owner::Anonymous { .. } => self.anonymous(&wanted),
+            Owner::Anonymous { slot, .. } => self.anonymous(&wanted, slot),
             Owner::Page { object, index } => self.page(&wanted, (object, index)),
         }
     }
@@ -166,12 +180,21 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
     }
 
     /// Anonymous memory.
-    fn anonymous(&mut self, wanted: &Wanted) {
+    fn anonymous(&mut self, wanted: &Wanted, slot: Option<u64>) {
+        let cached = self.memory.swap.object().zip(slot);
+        if let Some((object, slot)) = cached.filter(|_| wanted.mappers == 0) {
+            if !self.outgoing.contains(wanted.frame) {
+                self.send(object, slot, wanted.frame);
+            }
+            return;
+        }
         let Some(seen) = self.look(wanted) else { return };
         if seen.referenced || seen.locked {
             return;
         }
-        if !seen.dirty {
+        if seen.dirty || slot.is_some() {
+            self.swap_out(wanted, slot);
+        } else {
             self.give_up(wanted);
             self.done.given_up += 1;
         }

@@ -121,6 +121,8 @@ pub struct AddressSpace {
     /// Resource limits.
     pub limits: Limits,
     pub(crate) resident: Resident,
+    /// Entries that hold a slot of swap.
+    pub(crate) swapped: u64,
     pub(crate) peak_resident: u64,
     pub(crate) peak_total: u64,
     pub(crate) sizes: Sizes,
@@ -152,6 +154,7 @@ impl AddressSpace {
             layout,
             limits,
             resident: Resident::default(),
+            swapped: 0,
             peak_resident: 0,
             peak_total: 0,
             sizes: Sizes::default(),
@@ -234,6 +237,12 @@ impl AddressSpace {
     #[must_use]
     pub const fn resident(&self) -> Resident {
         self.resident
+    }
+
+    /// Pages that are in swap: `VmSwap`.
+    #[must_use]
+    pub const fn swapped(&self) -> u64 {
+        self.swapped
     }
 
     /// Most pages that ever were present: `VmHWM`.

@@ -51,6 +51,10 @@ pub struct AreaStats {
     pub anonymous: u64,
     /// Anonymous and marked by `MADV_FREE`.
     pub lazily_freed: u64,
+    /// In swap: `Swap`.
+    pub swapped: u64,
+    /// Proportional share of that, in fixed point: `SwapPss`.
+    pub proportional_swapped: u64,
 }
 
 /// Bytes of a number in fixed point.
@@ -75,6 +79,8 @@ impl AddAssign for AreaStats {
         self.referenced += other.referenced;
         self.anonymous += other.anonymous;
         self.lazily_freed += other.lazily_freed;
+        self.swapped += other.swapped;
+        self.proportional_swapped += other.proportional_swapped;
     }
 }
 
@@ -87,7 +93,11 @@ impl AddressSpace {
             let held = memory.frames.hold();
             for index in span.first..span.end {
                 let entry = machine.read_entry(span.table, index);
-                if entry.is_present() && !entry.has(EntryFlags::SPECIAL) {
+                if let Some(slot) = entry.swap_slot() {
+                    stats.swapped += PAGE_SIZE;
+                    let holders = u64::from(memory.swap.count(slot)).max(1);
+                    stats.proportional_swapped += (PAGE_SIZE << PSS_SHIFT) / holders;
+                } else if entry.is_present() && !entry.has(EntryFlags::SPECIAL) {
                     stats.add_page(&held, area, entry);
                 }
             }
@@ -110,8 +120,7 @@ impl AreaStats {
     fn add_page(&mut self, held: &Held<'_>, area: &Area, entry: Entry) {
         let frame = entry.frame();
         let anonymous = held.use_of(frame) == Use::Anonymous;
-        // An object owns its frames too, without mapping them.
-        let mappings = u64::from(held.count(frame)) - u64::from(!anonymous);
+        let mappings = u64::from(held.mappings(frame));
         let share = (PAGE_SIZE << PSS_SHIFT) / mappings;
         let dirty = entry.has(EntryFlags::DIRTY) || held.is_dirty(frame);
         self.resident += PAGE_SIZE;

@@ -64,6 +64,25 @@ impl Entry {
         Self::new(frame.start(), flags)
     }
 
+    /// An entry that maps nothing, but says which slot of swap holds the page.
+    /// The processor looks at no bit of it besides `PRESENT`, which is clear:
+    ///
+    /// ```text
+    /// bits 12 to 51   the slot, never 0
+    /// bit   9         SOFT_DIRTY, as it was when the page was mapped
+    /// ```
+    #[must_use]
+    pub const fn for_swap(slot: u64, flags: EntryFlags) -> Self {
+        Self((slot << PAGE_SHIFT) & ADDRESS_MASK | flags.bits() & EntryFlags::SOFT_DIRTY.bits())
+    }
+
+    /// The slot of swap that holds the page, if the entry says so.
+    #[must_use]
+    pub const fn swap_slot(self) -> Option<u64> {
+        let slot = (self.0 & ADDRESS_MASK) >> PAGE_SHIFT;
+        if self.is_present() || slot == 0 { None } else { Some(slot) }
+    }
+
     /// The flags.
     #[must_use]
     pub const fn flags(self) -> EntryFlags {
@@ -191,5 +210,15 @@ mod tests {
         assert_eq!(entry.frame(), Frame(0x1234));
         assert_eq!(entry.flags(), flags);
         assert!(!entry.without(EntryFlags::PRESENT).is_present());
+        assert_eq!(entry.swap_slot(), None);
+    }
+
+    #[test]
+    fn a_swap_entry_keeps_its_slot_and_nothing_that_the_processor_sees() {
+        let flags = EntryFlags::PRESENT | EntryFlags::SOFT_DIRTY | EntryFlags::WRITABLE;
+        let entry = Entry::for_swap(0x9876_5432, flags);
+        assert_eq!(entry.swap_slot(), Some(0x9876_5432));
+        assert_eq!(entry.flags(), EntryFlags::SOFT_DIRTY);
+        assert_eq!(Entry::EMPTY.swap_slot(), None);
     }
 }

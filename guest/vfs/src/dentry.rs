@@ -132,6 +132,8 @@ impl Dentry {
         let known = children.get(name);
         if let Some(child) = known {
             let is_kept = match self.caching {
+                // What is mounted on hides what is below in any case.
+                _ if child.is_mount_point() => true,
                 Caching::Keep => true,
                 Caching::Revalidate => child.inode.is_believed(),
                 Caching::Never => false,

@@ -83,6 +83,7 @@ errnos! {
     ENOTSOCK "Socket operation on non-socket",
     EOPNOTSUPP "Operation not supported",
     ETIMEDOUT "Connection timed out",
+    ELIBBAD "Accessing a corrupted shared library",
     ESTALE "Stale file handle",
 }
 

@@ -6,6 +6,12 @@
 //! loop has a bound, and what does not make sense is said, not followed.
 //!
 //! * [`mod@walk`]: a translation step by step, for people
+//! * [`pages`]: whole trees of page tables: dumped, compared, searched
+//! * [`translate`]: one address through both levels, down to the host's page
+//! * [`kernel`]: what the guest kernel publishes: frames, processes, areas
+//! * [`maps`]: `maps` and `smaps` of a process, from outside
+//! * [`second_level`]: what the host has given the guest so far
+//! * [`value`]: addresses and flags as they are written out
 //! * [`disassemble`]: the instructions at an address
 //! * [`symbols`]: functions and lines from the kernel's ELF
 //! * [`backtrace`]: who called whom, by frame pointers
@@ -14,13 +20,20 @@
 pub mod backtrace;
 pub mod disassemble;
 pub mod exceptions;
+pub mod kernel;
+pub mod maps;
+pub mod pages;
+pub mod second_level;
 pub mod symbols;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod translate;
+pub mod value;
 pub mod walk;
 
 use pagelab_abi::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_paging::TableMemory;
+use pagelab_paging::entry::{ADDRESS_MASK, ENTRIES, entry_address};
 use pagelab_paging::walk::{Walk, walk};
 
 use crate::memory::GuestRam;
@@ -30,11 +43,43 @@ pub trait PhysicalMemory: TableMemory {
     /// Fills `buffer` from `address` on; `false`, and nothing promised about
     /// `buffer`, if not all of that is memory.
     fn read_physical(&self, address: GuestPhys, buffer: &mut [u8]) -> bool;
+
+    /// Reads the table at `address` (its low bits are ignored), each entry as a
+    /// whole; `false` if that is not memory.
+    fn read_table(&self, address: GuestPhys, table: &mut Table) -> bool {
+        for (index, slot) in table.iter_mut().enumerate() {
+            match self.read_entry(entry_address(address, index)) {
+                Some(entry) => *slot = entry.0,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether all bytes from `first` to `last` are memory, for all that can be
+    /// told from these two.
+    fn is_memory(&self, first: GuestPhys, last: GuestPhys) -> bool {
+        [first, last].into_iter().all(|address| self.read_physical(address, &mut [0]))
+    }
 }
 
+/// The entries of one table.
+pub type Table = [u64; ENTRIES];
+
+/// Reading leaves no trace: memory that the guest never touched is not provided
+/// by the host just because somebody looked.
 impl PhysicalMemory for GuestRam {
     fn read_physical(&self, address: GuestPhys, buffer: &mut [u8]) -> bool {
-        self.read(address, buffer).is_ok()
+        self.peek(address, buffer).is_ok()
+    }
+
+    fn read_table(&self, address: GuestPhys, table: &mut Table) -> bool {
+        self.peek_table(GuestPhys(address.0 & ADDRESS_MASK), table)
+    }
+
+    fn is_memory(&self, first: GuestPhys, last: GuestPhys) -> bool {
+        let length = last.0.wrapping_sub(first.0).checked_add(1);
+        length.is_some_and(|length| self.contains(first, length))
     }
 }
 

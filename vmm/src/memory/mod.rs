@@ -14,11 +14,13 @@ mod tests;
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pagelab_abi::addr::GuestPhys;
+use pagelab_abi::addr::{GuestPhys, PAGE_SIZE};
 use pagelab_abi::layout::{HOLE_END, HOLE_START};
+use pagelab_paging::entry::ENTRIES;
 use pagelab_paging::{Entry, TableMemory, TableMemoryMut};
 use rustix::fs::MemfdFlags;
 use vm_memory::{
@@ -53,6 +55,16 @@ pub enum MemoryError {
         start: GuestPhys,
         /// Length in bytes.
         length: u64,
+    },
+    /// The host could not read the memfd.
+    #[error("cannot read {length} bytes of guest memory at {start}: {source}")]
+    Peek {
+        /// First byte.
+        start: GuestPhys,
+        /// Length in bytes.
+        length: u64,
+        /// What the host said.
+        source: io::Error,
     },
 }
 
@@ -170,6 +182,58 @@ impl GuestRam {
     pub fn read(&self, start: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
         self.slice(start, buffer.len() as u64)?.copy_to(buffer);
         Ok(())
+    }
+
+    /// Copies from the guest without a trace: pages that the host has not
+    /// provided yet read as zeros and stay unprovided.
+    ///
+    /// # Errors
+    ///
+    /// If the range is not RAM, or the host cannot read its own memory.
+    pub fn peek(&self, start: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        let length = buffer.len() as u64;
+        let offset = self.file_offset(start, length)?;
+        self.file.read_exact_at(buffer, offset).map_err(|source| MemoryError::Peek {
+            start,
+            length,
+            source,
+        })
+    }
+
+    /// Reads the page table at `start`, each entry as a whole; `false` if it is
+    /// not RAM.
+    pub fn peek_table(&self, start: GuestPhys, table: &mut [u64; ENTRIES]) -> bool {
+        let Ok(slice) = self.slice(start, PAGE_SIZE) else { return false };
+        for (index, entry) in table.iter_mut().enumerate() {
+            match slice.load(index * size_of::<u64>(), Ordering::Relaxed) {
+                Ok(value) => *entry = value,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Where a range begins in the memfd.
+    ///
+    /// # Errors
+    ///
+    /// If the range is not RAM, in one part.
+    pub fn file_offset(&self, start: GuestPhys, length: u64) -> Result<u64, MemoryError> {
+        let end = start.checked_add(length);
+        self.parts
+            .iter()
+            .find(|part| part.start <= start && end.is_some_and(|end| end <= part.end()))
+            .map(|part| part.file_offset + (start.0 - part.start.0))
+            .ok_or(MemoryError::OutsideRam { start, length })
+    }
+
+    /// Which guest-physical address a place in the memfd is, if any.
+    #[must_use]
+    pub fn address_of_offset(&self, offset: u64) -> Option<GuestPhys> {
+        self.parts.iter().find_map(|part| {
+            let inside = offset.checked_sub(part.file_offset)?;
+            (inside < part.length).then_some(GuestPhys(part.start.0 + inside))
+        })
     }
 
     /// Copies to the guest.

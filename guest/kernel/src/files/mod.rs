@@ -4,12 +4,14 @@
 //! | file | content |
 //! | --- | --- |
 //! | [`store`] | the page cache: the bytes of files are frames that programs can map |
+//! | [`mod@page_in`] | a page of a file, a program or swap comes into memory |
 //! | [`buffers`] | a program's memory as a buffer |
 //! | [`wait`] | sleeping until a file is ready |
 //! | [`console`] | standard input, output, error: the lab's streams |
 //! | [`terminal`] | the same where the host's are a terminal |
 //! | [`tree`] | what there is at the start, and the end of it all |
 //! | [`proc`] | what `/proc` shows |
+//! | [`shares`] | folders of the host |
 //! | [`program`] | a file is looked up to be executed |
 
 use alloc::sync::Arc;
@@ -25,13 +27,16 @@ use crate::process::Pid;
 
 pub mod buffers;
 pub mod console;
+mod page_in;
 pub mod proc;
 pub mod program;
+pub mod shares;
 pub mod store;
 pub mod terminal;
 pub mod tree;
 pub mod wait;
 
+pub use page_in::page_in;
 pub use program::open_program;
 
 /// Longest path, with its NUL.

@@ -17,6 +17,7 @@ use pagelab_vfs::inode::DeviceNumber;
 use pagelab_vfs::store::{MAX_FILE_SIZE, ObjectId as FileId, PageStore};
 use pagelab_vfs::{Errno, PathNode, Sink, Source};
 
+use super::page_in;
 use crate::memory::memory;
 use crate::process::{self, program};
 
@@ -148,7 +149,7 @@ fn frame(object: ObjectId, index: u64) -> Result<Option<Frame>, Errno> {
     match memory.objects.lookup(&memory.machine, object, index) {
         (Page::Present(frame), _) => Ok(Some(frame)),
         (Page::Missing, ObjectKind::Program) => {
-            program::bring_in(NeedsPage { object, index }).map_err(|_| Errno::ENOMEM)?;
+            page_in(NeedsPage { object, index }).map_err(|_| Errno::ENOMEM)?;
             match memory.objects.lookup(&memory.machine, object, index) {
                 (Page::Present(frame), _) => Ok(Some(frame)),
                 _ => Err(Errno::EIO),

@@ -7,12 +7,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagelab_mm::ObjectId;
-use pagelab_vfs::inode::{FileKind, Inode};
-use pagelab_vfs::path::FsContext;
+use pagelab_vfs::inode::{Caching, FileKind, Inode};
+use pagelab_vfs::path::{FsContext, PathNode};
 use pagelab_vfs::procfs::ProcFs;
 use pagelab_vfs::{Errno, Lookup, OpenHow, Result, devfs};
 
-use super::{cache, console, first_folders, platform, proc, vfs};
+use super::{cache, console, first_folders, platform, proc, shares, vfs};
 use crate::memory::memory;
 
 const FOLDERS: [(&[u8], u32); 12] = [
@@ -41,26 +41,89 @@ const TEXTS: [(&[u8], &[u8]); 5] = [
 /// Programs that are also known as `/bin/sh`.
 const SHELLS: [&[u8]; 5] = [b"ash", b"bash", b"busybox", b"dash", b"sh"];
 
-/// Fills the tree: folders, devices, some texts, and the first program, whose
-/// path is returned.
+/// Fills the tree: folders, devices, some texts.
 ///
 /// # Errors
 ///
 /// Without memory.
-pub fn plant(program: ObjectId, size: u64, name: &[u8]) -> Result<Vec<u8>> {
-    let mut context = first_folders();
-    context.umask = 0;
+pub fn plant() -> Result<()> {
+    let context = all_permissions();
     for (path, mode) in FOLDERS {
         vfs().make_directory(&context, None, path, mode)?;
     }
     for (path, text) in TEXTS {
         write_text(&context, path, text)?;
     }
-    plant_devices(&context)?;
+    let at = vfs().resolve(&context, None, b"/dev", Lookup::FOLLOW)?;
+    plant_devices(at)?;
     let at = vfs().resolve(&context, None, b"/proc", Lookup::FOLLOW)?;
-    vfs().mount(at, "proc", Arc::new(ProcFs::new(Arc::new(proc::Kernel))), false)?;
+    mount_proc(at)
+}
+
+/// The same where the root is a folder of the host: it has all there is, but
+/// for what this kernel alone knows, and what is not to be kept.
+///
+/// # Errors
+///
+/// Without memory.
+pub fn plant_over_share() -> Result<()> {
+    const KEPT_NOWHERE: [&[u8]; 2] = [b"/tmp", b"/run"];
+    plant_devices(mount_point(b"/dev")?)?;
+    mount_proc(mount_point(b"/proc")?)?;
+    for path in KEPT_NOWHERE {
+        vfs().mount(mount_point(path)?, "tmpfs", Arc::new(super::new_tmpfs()?), false)?;
+    }
+    Ok(())
+}
+
+/// The first folders, with no permissions taken from what is made.
+fn all_permissions() -> FsContext {
+    FsContext { umask: 0, ..first_folders() }
+}
+
+fn mount_proc(at: PathNode) -> Result<()> {
+    vfs().mount(at, "proc", Arc::new(ProcFs::new(Arc::new(proc::Kernel))), false).map(drop)
+}
+
+/// A folder to mount something on. What is missing of it is made, or, where
+/// nothing can be made, stands there in memory without being listed.
+///
+/// # Errors
+///
+/// Without memory, or if a file is in the way.
+pub fn mount_point(path: &[u8]) -> Result<PathNode> {
+    let context = all_permissions();
+    let mut end = 0;
+    while end < path.len() {
+        let start = end + 1;
+        let length = path[start..].iter().position(|&byte| byte == b'/');
+        end = length.map_or(path.len(), |length| start + length);
+        if end == start {
+            continue;
+        }
+        match vfs().make_directory(&context, None, &path[..end], 0o755) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(Errno::EROFS | Errno::EACCES | Errno::EPERM) => {
+                let above = &path[..start];
+                let above = vfs().resolve(&context, None, above, Lookup::FOLLOW)?;
+                let folder = Arc::new(super::new_tmpfs()?);
+                vfs().mount_on_missing(&above, &path[start..end], "tmpfs", folder, false);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let node = vfs().resolve(&context, None, path, Lookup::FOLLOW)?;
+    if node.dentry().is_directory() { Ok(node) } else { Err(Errno::ENOTDIR) }
+}
+
+/// Puts the first program into the tree; returns its path.
+///
+/// # Errors
+///
+/// Without memory.
+pub fn plant_program(object: ObjectId, size: u64, name: &[u8]) -> Result<Vec<u8>> {
     let path = program_path(name);
-    plant_program(&context, program, size, &path)?;
+    plant_program_at(&all_permissions(), object, size, &path)?;
     Ok(path)
 }
 
@@ -73,29 +136,28 @@ fn write_text(context: &FsContext, path: &[u8], text: &[u8]) -> Result<()> {
 }
 
 /// `/dev`, once: its devices stay registered.
-fn plant_devices(context: &FsContext) -> Result<()> {
-    let at = vfs().resolve(context, None, b"/dev", Lookup::FOLLOW)?;
+fn plant_devices(at: PathNode) -> Result<()> {
     devfs::mount(vfs(), at, cache(), platform(), super::limit_pages())?;
     console::install(vfs())
 }
 
-/// Where the program that the host calls `name` is.
+/// Where the program that the host calls `name` is put.
 fn program_path(name: &[u8]) -> Vec<u8> {
     let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
     let is_plain = |part: &[u8]| part != b"." && part != b"..";
     let absolute = name.first() == Some(&b'/') && name.split(|&byte| byte == b'/').all(is_plain);
     // What is mounted over would hide it.
     let hidden = [&b"/dev/"[..], b"/proc/"].iter().any(|folder| name.starts_with(folder));
-    if absolute && !hidden && !base.is_empty() {
+    if absolute && !hidden && !base.is_empty() && !shares::is_root() {
         return name.to_vec();
     }
-    let mut path = b"/bin/".to_vec();
+    let mut path = if shares::is_root() { b"/run/".to_vec() } else { b"/bin/".to_vec() };
     let usable = !base.is_empty() && is_plain(base);
     path.extend_from_slice(if usable { base } else { b"program" });
     path
 }
 
-fn plant_program(context: &FsContext, object: ObjectId, size: u64, path: &[u8]) -> Result<()> {
+fn plant_program_at(context: &FsContext, object: ObjectId, size: u64, path: &[u8]) -> Result<()> {
     for (end, _) in path.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/') {
         match vfs().make_directory(context, None, &path[..end], 0o755) {
             Ok(()) | Err(Errno::EEXIST) => {}
@@ -112,7 +174,7 @@ fn plant_program(context: &FsContext, object: ObjectId, size: u64, path: &[u8]) 
     let node = vfs().resolve(context, None, path, Lookup::FOLLOW)?;
     cache().note_mapping(object, &node);
     let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
-    if SHELLS.contains(&base) && path != b"/bin/sh" {
+    if SHELLS.contains(&base) && path != b"/bin/sh" && !shares::is_root() {
         vfs().make_symlink(context, path, None, b"/bin/sh")?;
     }
     Ok(())
@@ -122,7 +184,8 @@ fn plant_program(context: &FsContext, object: ObjectId, size: u64, path: &[u8]) 
 /// tree any more.
 pub fn fell() {
     for mount in vfs().mounts() {
-        if mount.file_system.name() != "proc" {
+        // What is not in memory only stays where it is.
+        if mount.file_system.caching() == Caching::Keep {
             clear(&mount.file_system.root());
         }
     }

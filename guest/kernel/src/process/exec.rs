@@ -17,7 +17,7 @@ use pagelab_mm::user::Partial;
 use pagelab_mm::{AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmError, Protection};
 use pagelab_vfs::Errno;
 
-use super::program::{self, ProgramFile};
+use super::program::ProgramFile;
 use super::scheduler;
 use super::space::Space;
 use super::thread::Thread;
@@ -118,9 +118,11 @@ pub fn execve(
     if given.arguments.is_empty() {
         given.arguments.push(Vec::new());
     }
-    let (file, path) = files::open_program(&path, &mut given)?;
     let thread = scheduler::current();
     let process = &thread.process;
+    let context = process.folders().lock().clone();
+    let (file, path) = files::open_program(&context, &path, &mut given)?;
+    drop(context);
     let space = Space::new(process.limits.lock().of_memory()).map_err(|_| Errno::ENOMEM)?;
     let loaded = load(&mut space.lock(), &file, &given);
     drop(file);
@@ -215,31 +217,59 @@ pub fn load(
     arguments: &Arguments,
 ) -> Result<Loaded, ExecError> {
     let program = Program::parse(&file.head)?;
-    if program.interpreter.is_some() {
-        return Err(NotAProgram("dynamically linked programs are not supported yet").into());
-    }
     const PROGRAM_BITS: u32 = 28;
     let moved = || MOVED_BASE + random::shift_in_pages(PROGRAM_BITS) * PAGE_SIZE;
     let shift = if program.position_independent { moved() } else { 0 };
-    for segment in &program.segments {
-        map_segment(space, file, segment, shift)?;
-    }
+    map_segments(space, file, &program, shift)?;
     let end = program.end();
     let data = program.segments.iter().filter(|segment| segment.flags & elf::WRITE != 0);
     let data_size = data.map(|segment| segment.memory_size).sum();
     space.set_heap(GuestVirt((end + shift).next_multiple_of(PAGE_SIZE)), data_size);
     space.map_stack(memory(), STACK_PAGES)?;
-    let stack = StackImage::build(&program, shift, arguments, space.layout().stack_top);
+    let mut base = 0;
+    let mut start = program.entry + shift;
+    if let Some(file) = &file.interpreter {
+        let interpreter = Program::parse(&file.head)?;
+        base = place_for(space, &interpreter)?;
+        map_segments(space, file, &interpreter, base)?;
+        start = interpreter.entry + base;
+    }
+    let place = Place { shift, base };
+    let stack = StackImage::build(&program, place, arguments, space.layout().stack_top);
     if stack.bytes.len() as u64 > space.limits.stack / 4 {
         return Err(ExecError::TooManyArguments);
     }
     write(space, stack.start, &stack.bytes)?;
     Ok(Loaded {
-        frame: TrapFrame::for_program(program.entry + shift, stack.start.0),
+        frame: TrapFrame::for_program(start, stack.start.0),
         arguments: stack.arguments,
         environment: stack.environment,
         auxiliary: stack.auxiliary,
     })
+}
+
+fn map_segments(
+    space: &mut AddressSpace,
+    file: &ProgramFile,
+    program: &Program,
+    shift: u64,
+) -> Result<(), ExecError> {
+    program.segments.iter().try_for_each(|segment| map_segment(space, file, segment, shift))
+}
+
+/// How far an interpreter is moved: to where a mapping of its size would go.
+fn place_for(space: &mut AddressSpace, program: &Program) -> Result<u64, MmError> {
+    let start = program.start();
+    let request = MapRequest {
+        address: GuestVirt(0),
+        length: program.end() - start,
+        protection: Protection::empty(),
+        flags: MapFlags::PRIVATE | MapFlags::ANONYMOUS,
+        source: MapSource::Anonymous,
+    };
+    let place = space.mmap(memory(), &request)?.start;
+    space.munmap(memory(), place, request.length)?;
+    Ok(place.0.wrapping_sub(start))
 }
 
 /// Maps one segment: the file's pages, then zeros.
@@ -299,7 +329,7 @@ fn write(space: &mut AddressSpace, address: GuestVirt, bytes: &[u8]) -> Result<(
         match space.write_user(memory(), GuestVirt(address.0 + from as u64), &bytes[from..]) {
             Ok(()) => return Ok(()),
             Err(Partial { done, error: FaultError::NeedsPage(page) }) => {
-                program::bring_in(page)?;
+                files::page_in(page)?;
                 from += done;
             }
             Err(Partial { error, .. }) => return Err(error.into()),
@@ -346,8 +376,16 @@ const AT_SECURE: u64 = 23;
 const AT_RANDOM: u64 = 25;
 const AT_EXECFN: u64 = 31;
 
+/// How far a program was moved, and its interpreter (0: it has none).
+#[derive(Clone, Copy)]
+struct Place {
+    shift: u64,
+    base: u64,
+}
+
 impl StackImage {
-    fn build(program: &Program, shift: u64, given: &Arguments, top: GuestVirt) -> Self {
+    fn build(program: &Program, place: Place, given: &Arguments, top: GuestVirt) -> Self {
+        let Place { shift, base } = place;
         // Strings from the top down, collected in reverse.
         let mut strings = Strings { top: top.0, below: 8, pieces: Vec::new() };
         let file_name = strings.push(&given.file_name);
@@ -368,7 +406,7 @@ impl StackImage {
             (AT_PHENT, size_of::<Segment>() as u64),
             (AT_PHNUM, u64::from(program.headers.1)),
             (AT_PAGESZ, PAGE_SIZE),
-            (AT_BASE, 0),
+            (AT_BASE, base),
             (AT_FLAGS, 0),
             (AT_ENTRY, program.entry + shift),
             (AT_UID, 0),

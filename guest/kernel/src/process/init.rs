@@ -4,15 +4,19 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
 use pagelab_abi::addr::GuestPhys;
-use pagelab_abi::boot::{BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, Module};
+use pagelab_abi::boot::{
+    BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, MODULE_PROGRAM_PATH, Module,
+};
 use pagelab_abi::lab::FrameCounters;
 use pagelab_hal::lab::Milestone;
 use pagelab_hal::memory::{frames, module_bytes, own_tables};
 use pagelab_hal::sync::{Lock, Once};
 use pagelab_hal::{cpu, heap, lab, power, provoke};
-use pagelab_mm::{MmError, ObjectId};
+use pagelab_mm::{MmError, ObjectId, OutOfMemory};
+use pagelab_vfs::Errno;
 
 use super::exec::{self, Arguments, ExecError};
 use super::limits::ResourceLimits;
@@ -22,8 +26,8 @@ use super::thread::{Thread, UserState};
 use super::{
     ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
 };
+use crate::files::{self, shares::Connected};
 use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
-use crate::{elf, files};
 
 const INIT: Pid = 1;
 
@@ -84,24 +88,30 @@ fn main() -> ! {
             provoke::provoke(how);
         }
     }
-    let Some(module) = find(info, MODULE_PROGRAM) else {
+    if find(info, MODULE_PROGRAM).or(find(info, MODULE_PROGRAM_PATH)).is_none() {
         log::info!("no program was given");
         power::power_off(NOTHING_TO_RUN)
-    };
+    }
+    let shares = files::shares::connect(info).unwrap_or_else(|why| {
+        log::error!("{why}");
+        power::power_off(CANNOT_RUN)
+    });
     let before = Books::now();
-    let status = match program::open_module(module) {
-        Ok(object) => {
-            let status = run(info, module, object);
-            end_everybody();
-            files::tree::fell();
-            program::close(object);
-            status
-        }
-        Err(_) => {
-            log::error!("the program is not in memory, or there is none left for it");
-            CANNOT_RUN
-        }
+    let ended = match find(info, MODULE_PROGRAM) {
+        None => run(info, shares, None),
+        Some(module) => match program::open_module(module) {
+            Ok(object) => {
+                let ended = run(info, shares, Some((module, object)));
+                program::close(object);
+                ended
+            }
+            Err(OutOfMemory) => Err(CannotRun::NotInMemory),
+        },
     };
+    let status = ended.unwrap_or_else(|why| {
+        log::error!("the program cannot run: {why}");
+        CANNOT_RUN
+    });
     let after = Books::now();
     let free_expected = before.free_expected(&after);
     lab::publish_frames(FrameCounters { free_expected, ..after.counters });
@@ -112,42 +122,93 @@ fn main() -> ! {
     power::power_off(status)
 }
 
-/// Runs the program to its end; returns the lab's status.
-fn run(info: &BootInfo, module: &Module, object: ObjectId) -> u32 {
-    match spawn(info, module, object) {
-        Ok(process) => {
-            let ended = process.released.wait_killable(|| match process.state() {
-                State::Alive => None,
-                State::Ended(status) | State::Reaped(status) => Some(status),
-            });
-            ended.map_or(CANNOT_RUN, ExitStatus::as_shell)
-        }
-        Err(why) => {
-            log::error!("the program cannot run: {why}");
-            CANNOT_RUN
+/// Why there is nothing that runs.
+enum CannotRun {
+    /// The module with the program, or the tree of files around it.
+    NotInMemory,
+    Files(&'static str),
+    File(Errno),
+    Exec(ExecError),
+}
+
+impl<E: Into<ExecError>> From<E> for CannotRun {
+    fn from(error: E) -> Self {
+        Self::Exec(error.into())
+    }
+}
+
+impl fmt::Display for CannotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInMemory => f.write_str("it is not in memory, or there is none left for it"),
+            Self::Files(why) => f.write_str(why),
+            Self::File(errno) => errno.fmt(f),
+            Self::Exec(error) => error.fmt(f),
         }
     }
 }
 
-fn spawn(info: &BootInfo, module: &Module, object: ObjectId) -> Result<Arc<Process>, ExecError> {
-    let strings = |kind| {
-        let module = find(info, kind)?;
-        Some(module_bytes(GuestPhys(module.start), module.length))
+/// Makes the tree of files, runs the program to its end, and takes the tree down
+/// again; returns the lab's status.
+fn run(
+    info: &BootInfo,
+    shares: Vec<Connected>,
+    module: Option<(&Module, ObjectId)>,
+) -> Result<u32, CannotRun> {
+    let started = files::shares::plant_tree(shares).map_err(CannotRun::Files).and_then(|()| {
+        *INIT_PROCESS.get().folders().lock() = files::first_folders();
+        spawn(info, module)
+    });
+    let status = started.map(|process| {
+        let ended = process.released.wait_killable(|| match process.state() {
+            State::Alive => None,
+            State::Ended(status) | State::Reaped(status) => Some(status),
+        });
+        ended.map_or(CANNOT_RUN, ExitStatus::as_shell)
+    });
+    end_everybody();
+    files::tree::fell();
+    status
+}
+
+/// The first program: its file, and its path.
+fn first_program(
+    info: &BootInfo,
+    module: Option<(&Module, ObjectId)>,
+    given: &mut Arguments,
+) -> Result<(ProgramFile, Vec<u8>), CannotRun> {
+    let name = &given.arguments[0];
+    let path = match module {
+        None => {
+            let path = strings(info, MODULE_PROGRAM_PATH).into_iter().next();
+            path.ok_or(CannotRun::NotInMemory)?
+        }
+        Some((module, object)) => {
+            let path = files::tree::plant_program(object, module.length, name);
+            path.map_err(CannotRun::File)?
+        }
     };
-    let mut arguments = split(strings(MODULE_ARGUMENTS).unwrap_or(b"program\0"));
+    if module.is_none() {
+        given.file_name.clone_from(&path);
+    }
+    files::open_program(&files::first_folders(), &path, given).map_err(CannotRun::File)
+}
+
+/// The strings of a module.
+fn strings(info: &BootInfo, kind: u32) -> Vec<Vec<u8>> {
+    let module = find(info, kind);
+    split(module.map_or(b"", |module| module_bytes(GuestPhys(module.start), module.length)))
+}
+
+fn spawn(info: &BootInfo, module: Option<(&Module, ObjectId)>) -> Result<Arc<Process>, CannotRun> {
+    let mut arguments = strings(info, MODULE_ARGUMENTS);
     if arguments.is_empty() {
         arguments.push(b"program".to_vec());
     }
-    let name = arguments[0].clone();
-    let path = files::tree::plant(object, module.length, &name);
-    let path = path.map_err(|_| MmError::OutOfMemory)?;
-    let given = Arguments {
-        arguments,
-        environment: split(strings(MODULE_ENVIRONMENT).unwrap_or(b"")),
-        file_name: name.clone(),
-    };
-    let bytes = module_bytes(GuestPhys(module.start), module.length);
-    let file = ProgramFile::new(object, bytes[..bytes.len().min(elf::HEAD_SIZE)].to_vec());
+    let file_name = arguments[0].clone();
+    let environment = strings(info, MODULE_ENVIRONMENT);
+    let mut given = Arguments { arguments, environment, file_name };
+    let (file, path) = first_program(info, module, &mut given)?;
     let limits = ResourceLimits::default();
     let space = Space::new(limits.of_memory()).map_err(MmError::from)?;
     let loaded = exec::load(&mut space.lock(), &file, &given)?;

@@ -5,6 +5,7 @@
 //! frame where it already is: nothing is copied, and an untouched page costs
 //! nothing.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use pagelab_abi::addr::{Frame, GuestPhys, PAGE_SIZE};
@@ -13,7 +14,6 @@ use pagelab_hal::memory::module_bytes;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::{FaultError, NeedsPage, ObjectId, ObjectKind, OutOfMemory, Use};
 
-use crate::files::store;
 use crate::memory::memory;
 
 /// A program file, open: it holds a reference to its object.
@@ -23,6 +23,8 @@ pub struct ProgramFile {
     pub object: ObjectId,
     /// Its first bytes.
     pub head: Vec<u8>,
+    /// The program that it asks to be started by, which loads the rest of it.
+    pub interpreter: Option<Box<ProgramFile>>,
 }
 
 impl Drop for ProgramFile {
@@ -36,7 +38,7 @@ impl ProgramFile {
     #[must_use]
     pub fn new(object: ObjectId, head: Vec<u8>) -> Self {
         memory().objects.retain(object);
-        Self { object, head }
+        Self { object, head, interpreter: None }
     }
 }
 
@@ -110,9 +112,8 @@ pub fn truncate(object: ObjectId, pages: u64) {
     }
 }
 
-/// Brings in the page that a fault needs: from where the host put the program's
-/// file, or, for any other file, as a new page of zeros. Returns whether it had
-/// to be read: never, as it is in memory already.
+/// Brings in a page of a program from where the host put the program's file.
+/// Returns whether there is such a page.
 ///
 /// # Errors
 ///
@@ -124,7 +125,7 @@ pub fn bring_in(page: NeedsPage) -> Result<bool, FaultError> {
             (offset < source.length).then_some(GuestPhys(source.start.0 + offset))
         });
     let Some(frame) = place.and_then(Frame::containing) else {
-        return store::make_page(page.object, page.index).map(|_| false);
+        return Ok(false);
     };
     let memory = memory();
     if memory.frames.count(frame) == 0 {
@@ -137,5 +138,5 @@ pub fn bring_in(page: NeedsPage) -> Result<bool, FaultError> {
         frames.release(machine, frame);
         return Err(FaultError::OutOfMemory);
     }
-    Ok(false)
+    Ok(true)
 }

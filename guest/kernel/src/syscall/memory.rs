@@ -12,9 +12,10 @@ use pagelab_mm::{
 use pagelab_vfs::Errno;
 
 use super::{Arguments, Outcome, files};
+use crate::files::page_in;
 use crate::memory::memory;
 use crate::process::space::Space;
-use crate::process::{self, program, scheduler};
+use crate::process::{self, scheduler};
 use crate::user;
 
 /// Memory calls.
@@ -78,7 +79,7 @@ fn attempt<T>(
         match result {
             Ok(value) => return Ok(value),
             Err(MmError::NeedsPage(page)) => {
-                program::bring_in(page).map_err(|error| to_errno(error.into()))?;
+                page_in(page).map_err(|error| to_errno(error.into()))?;
             }
             Err(error) => return Err(to_errno(error)),
         }
@@ -126,7 +127,7 @@ fn populate(space: &Space, start: GuestVirt, end: GuestVirt) {
         let Err(Stopped { at: stopped, error: FaultError::NeedsPage(page) }) = result else {
             return;
         };
-        let Ok(read) = program::bring_in(page) else { return };
+        let Ok(read) = page_in(page) else { return };
         (at, major) = (stopped, read);
     }
 }

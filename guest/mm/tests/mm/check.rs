@@ -54,10 +54,15 @@ pub fn space(lab: &Lab, space: &AddressSpace) {
         let used = areas.iter().any(|area| area.start.0 < end && start < area.end.0);
         assert!(used, "a table for {start:#x} to {end:#x}, where nothing is mapped");
     }
-    let mut anonymous = 0;
-    let mut shared = 0;
+    let (mut anonymous, mut shared, mut file, mut swapped) = (0, 0, 0, 0);
     for &(page, entry) in &tree.entries {
         let area = space.area_at(page).unwrap_or_else(|| panic!("{page}: {entry:x?}, no area"));
+        if let Some(slot) = entry.swap_slot() {
+            assert!(area.is_private() && area.family != 0);
+            assert!(lab.memory.swap.count(slot) > 0);
+            swapped += 1;
+            continue;
+        }
         let rights = area.entry_flags();
         assert_eq!(entry.has(EntryFlags::USER), rights.contains(EntryFlags::USER));
         assert_eq!(entry.has(EntryFlags::NO_EXECUTE), rights.contains(EntryFlags::NO_EXECUTE));
@@ -76,12 +81,16 @@ pub fn space(lab: &Lab, space: &AddressSpace) {
                 let alone = lab.memory.frames.count(entry.frame()) == 1;
                 assert!(alone || !entry.has(EntryFlags::WRITABLE));
             }
-            Use::Cache => shared += 1,
+            Use::Cache if area.flags.contains(AreaFlags::SHARED_MEMORY) => shared += 1,
+            Use::Cache => file += 1,
             other => panic!("{page} shows a frame that is {other:?}"),
         }
     }
     let resident = space.resident();
-    assert_eq!((resident.anonymous, resident.shared_memory, resident.file), (anonymous, shared, 0));
+    assert_eq!(
+        (resident.anonymous, resident.shared_memory, resident.file, space.swapped()),
+        (anonymous, shared, file, swapped)
+    );
     let pages: u64 = areas.iter().map(pagelab_mm::Area::pages).sum();
     assert_eq!(space.sizes().total, pages);
     let locked = areas.iter().filter(|area| area.flags.contains(AreaFlags::LOCKED));
@@ -161,10 +170,14 @@ impl Spaces for Running<'_> {
 /// Who maps a frame is what the page tables say, for every frame.
 fn mappers(lab: &Lab, processes: &mut [Process]) {
     let roots: Vec<_> = processes.iter().map(|process| process.space.root()).collect();
-    let running = Running(RefCell::new(processes));
-    for (frame, mut expected) in all_mappings(lab, roots.into_iter()) {
+    mappers_of(lab, &Running(RefCell::new(processes)), &roots);
+}
+
+/// The same for any set of address spaces with these roots.
+pub fn mappers_of(lab: &Lab, spaces: &impl Spaces, roots: &[Frame]) {
+    for (frame, mut expected) in all_mappings(lab, roots.iter().copied()) {
         let mut found = Vec::new();
-        let count = lab.memory.for_each_mapping(&running, frame, |space, mapping| {
+        let count = lab.memory.for_each_mapping(spaces, frame, |space, mapping| {
             assert_eq!(mapping.entry.frame(), frame);
             assert_eq!(space.area_at(mapping.page), Some(&mapping.area));
             found.push((space.root(), mapping.page));

@@ -1,7 +1,7 @@
 //! A file behind an object, and the kernel that reads and writes it for reclaim.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use pagelab_abi::addr::{Frame, GuestVirt};
@@ -24,6 +24,9 @@ pub struct World<'a> {
     pub writes: RefCell<Vec<u64>>,
     /// How many writes succeed before one fails.
     pub fail_after: Cell<usize>,
+    /// The swap cache, and what is in the slots.
+    pub swap: Option<ObjectId>,
+    pub slots: RefCell<HashMap<u64, Vec<u8>>>,
 }
 
 impl<'a> World<'a> {
@@ -39,7 +42,23 @@ impl<'a> World<'a> {
             reads: Cell::new(0),
             writes: RefCell::default(),
             fail_after: Cell::new(usize::MAX),
+            swap: None,
+            slots: RefCell::default(),
         }
+    }
+
+    /// The same with so many pages of swap, one of which is not used.
+    pub fn with_swap(lab: &'a Lab, pages: u64, slots: u64) -> Self {
+        let mut world = Self::new(lab, pages);
+        world.swap = Some(lab.memory.swap_on(slots).unwrap());
+        world
+    }
+
+    /// Whether the next write succeeds.
+    fn may_write(&self) -> bool {
+        let left = self.fail_after.get();
+        self.fail_after.set(left.saturating_sub(1));
+        left > 0
     }
 
     pub fn spawn(&self) -> usize {
@@ -59,11 +78,18 @@ impl<'a> World<'a> {
     /// Reads a page that somebody needs.
     pub fn page_in(&self, page: NeedsPage) -> Result<(), FaultError> {
         let memory = &self.lab.memory;
-        assert_eq!(page.object, self.file);
         self.reads.set(self.reads.get() + 1);
-        let frame = memory.frames.alloc(Use::Cache).ok_or(FaultError::OutOfMemory)?;
-        let byte = self.disk.borrow()[page.index as usize];
-        memory.machine.write_bytes(frame, 0, &[byte; 4096]);
+        let swapped = self.swap == Some(page.object);
+        assert!(swapped || page.object == self.file);
+        let usage = if swapped { Use::Anonymous } else { Use::Cache };
+        let frame = memory.frames.alloc(usage).ok_or(FaultError::OutOfMemory)?;
+        if swapped {
+            memory.machine.write_bytes(frame, 0, &self.slots.borrow()[&page.index]);
+            memory.frames.note_used(frame);
+        } else {
+            let byte = self.disk.borrow()[page.index as usize];
+            memory.machine.write_bytes(frame, 0, &[byte; 4096]);
+        }
         memory
             .objects
             .insert(&memory.machine, memory.frames, page.object, page.index, frame)
@@ -139,11 +165,10 @@ impl<'a> World<'a> {
         if !memory.clean_page(self, self.file, index) {
             return true;
         }
-        if self.fail_after.get() == 0 {
+        if !self.may_write() {
             memory.frames.hold().set_dirty(frame, true);
             return false;
         }
-        self.fail_after.set(self.fail_after.get() - 1);
         self.disk.borrow_mut()[index as usize] = memory.machine.word(frame, 0) as u8;
         self.writes.borrow_mut().push(index);
         true
@@ -155,6 +180,9 @@ impl<'a> World<'a> {
             self.lab.end(space);
         }
         self.lab.memory.release_object(self.file);
+        let swap = self.lab.memory.swap_use();
+        assert_eq!((swap.free, swap.cached), (swap.total, 0), "slots left");
+        self.lab.memory.swap_off().unwrap();
         self.lab.check_balance();
     }
 }
@@ -173,6 +201,18 @@ impl Pager for World<'_> {
     fn write_back(&self, object: ObjectId, index: u64) -> bool {
         assert_eq!(object, self.file);
         self.write_page(index)
+    }
+
+    fn write_swap(&self, slot: u64, frames: &[Frame]) -> bool {
+        if !self.may_write() {
+            return false;
+        }
+        for (slot, &frame) in (slot..).zip(frames) {
+            let mut bytes = vec![0; 4096];
+            self.lab.memory.machine.read_bytes(frame, 0, &mut bytes);
+            self.slots.borrow_mut().insert(slot, bytes);
+        }
+        true
     }
 }
 

@@ -21,5 +21,7 @@ mod maps;
 mod model;
 mod pressure;
 mod random;
+mod starved;
 mod stats;
+mod swap;
 mod wild;

@@ -49,6 +49,12 @@ pub(crate) fn write_path(node: &PathNode, root: &PathNode, out: &mut Vec<u8>) ->
 }
 
 impl PathNode {
+    /// The path seen from `root`, if it can be reached from there.
+    pub(crate) fn path_below(&self, root: &Self) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        (write_path(self, root, &mut text) == Reach::Root).then_some(text)
+    }
+
     /// The path as `/proc/PID/fd` and `/proc/PID/maps` show it, seen from
     /// `root`: with ` (deleted)` behind it if its name is gone.
     #[must_use]

@@ -220,8 +220,10 @@ fn push_mangled(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Where a mount is seen from `root`.
-fn mount_point(mount: &Arc<Mount>, root: &PathNode) -> Vec<u8> {
-    mount.root().display(root)
+/// Where a mount is, seen from `root`; `None` if it cannot be reached from there,
+/// or is hidden by the one that `root` is the root of.
+fn mount_point(mount: &Arc<Mount>, root: &PathNode) -> Option<Vec<u8>> {
+    mount.root().path_below(root)
 }
 
 const fn options(mount: &Mount) -> &'static [u8] {
@@ -231,9 +233,10 @@ const fn options(mount: &Mount) -> &'static [u8] {
 /// Appends `mounts`.
 pub(super) fn write_mounts(out: &mut Vec<u8>, mounts: &[Arc<Mount>], root: &PathNode) {
     for mount in mounts {
+        let Some(place) = mount_point(mount, root) else { continue };
         push_mangled(out, mount.source.as_bytes());
         out.push(b' ');
-        push_mangled(out, &mount_point(mount, root));
+        push_mangled(out, &place);
         out.push(b' ');
         out.extend_from_slice(mount.file_system.name().as_bytes());
         out.push(b' ');
@@ -245,6 +248,7 @@ pub(super) fn write_mounts(out: &mut Vec<u8>, mounts: &[Arc<Mount>], root: &Path
 /// Appends `mountinfo`.
 pub(super) fn write_mount_info(out: &mut Vec<u8>, mounts: &[Arc<Mount>], root: &PathNode) {
     for mount in mounts {
+        let Some(place) = mount_point(mount, root) else { continue };
         push_decimal(out, mount.id.into());
         out.push(b' ');
         // The root is mounted on nothing, which is number 0.
@@ -255,7 +259,7 @@ pub(super) fn write_mount_info(out: &mut Vec<u8>, mounts: &[Arc<Mount>], root: &
         out.push(b':');
         push_decimal(out, mount.device.minor().into());
         out.extend_from_slice(b" / ");
-        push_mangled(out, &mount_point(mount, root));
+        push_mangled(out, &place);
         out.push(b' ');
         out.extend_from_slice(options(mount));
         out.extend_from_slice(b" - ");

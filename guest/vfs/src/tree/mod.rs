@@ -131,6 +131,24 @@ impl Vfs {
         Ok(self.mounts.add(at, source, file_system, read_only))
     }
 
+    /// Mounts a file system on an entry that `directory` does not have and cannot
+    /// get: it is there for walks, though not in listings, as long as the mount is.
+    pub fn mount_on_missing(
+        &self,
+        directory: &PathNode,
+        name: &[u8],
+        source: &'static str,
+        file_system: Arc<dyn FileSystem>,
+        read_only: bool,
+    ) -> Arc<Mount> {
+        let _names = self.names.lock();
+        let mut children = directory.dentry.children();
+        let dentry = directory.dentry.insert(&mut children, name, file_system.root());
+        drop(children);
+        let at = PathNode { mount: Arc::clone(&directory.mount), dentry };
+        self.mounts.add(at, source, file_system, read_only)
+    }
+
     /// Takes away the mount whose root is `node`.
     pub fn unmount(&self, node: PathNode) -> Result<()> {
         let _names = self.names.lock();

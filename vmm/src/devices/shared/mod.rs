@@ -183,6 +183,16 @@ impl SharedPages {
         Some(snapshot)
     }
 
+    /// Where the guest kernel's directory of its own structures is
+    /// (`pagelab_abi::directory`), if it has said so.
+    #[must_use]
+    pub fn directory(&self) -> Option<GuestPhys> {
+        match load(&self.pages()?, offset_of!(Header, directory)) {
+            0 => None,
+            address => Some(GuestPhys(address)),
+        }
+    }
+
     /// A copy of the request that the doorbell is about. Made once: what the
     /// guest changes afterwards is not seen.
     #[must_use]

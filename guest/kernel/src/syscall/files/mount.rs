@@ -7,7 +7,7 @@
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as linux;
-use pagelab_vfs::inode::FileSystem;
+use pagelab_vfs::inode::{Caching, FileSystem};
 use pagelab_vfs::procfs::ProcFs;
 use pagelab_vfs::{Errno, Lookup, Result};
 
@@ -78,7 +78,7 @@ fn unmount(address: u64, flags: u32) -> Result<()> {
     let node = vfs().resolve(&place.context, place.start(), &place.path, how)?;
     let file_system = node.mount().file_system.clone();
     vfs().unmount(node)?;
-    if file_system.name() != "proc" {
+    if file_system.caching() == Caching::Keep {
         tree::clear(&file_system.root());
     }
     Ok(())

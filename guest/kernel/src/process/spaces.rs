@@ -1,0 +1,39 @@
+//! All address spaces, as memory management wants them for its reverse map.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use pagelab_mm::{AddressSpace, Spaces};
+
+use super::all;
+use super::space::Space;
+
+/// The address spaces of all processes at one moment, each once, however many
+/// share it. None may be locked while this is used.
+pub struct AllSpaces(Vec<Arc<Space>>);
+
+impl AllSpaces {
+    /// Those that there are now.
+    pub fn now() -> Self {
+        let mut spaces: Vec<Arc<Space>> = Vec::new();
+        for process in all() {
+            let space = process.space();
+            if !spaces.iter().any(|known| Arc::ptr_eq(known, &space)) {
+                spaces.push(space);
+            }
+        }
+        Self(spaces)
+    }
+}
+
+impl Spaces for AllSpaces {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn with(&self, number: usize, visit: &mut dyn FnMut(&mut AddressSpace)) {
+        if let Some(space) = self.0.get(number) {
+            visit(&mut space.lock());
+        }
+    }
+}
