@@ -134,10 +134,7 @@ pub fn current_usage(process: &Process) -> Counters {
     let (minor, major) = usage::minor_and_major(&process.faults());
     own.minor_faults = minor;
     own.major_faults = major;
-    // All of its time counts as the program's: that of ring 0 is not told apart.
-    if scheduler::current().process.pid == process.pid {
-        own.user_time += scheduler::running_time();
-    }
+    own.time = scheduler::time_of_process(process);
     if process.state() == State::Alive {
         own.peak_resident = own.peak_resident.max(process.space().lock().peak_resident());
     }
