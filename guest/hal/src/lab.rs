@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 use pagelab_abi::VERSION;
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
+use pagelab_abi::directory::Directory;
 use pagelab_abi::event::{EVENT_SLOTS, Event};
 use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::{
@@ -165,6 +166,11 @@ pub fn faults() -> FaultCounters {
 /// Publishes how memory is used.
 pub fn publish_frames(counters: FrameCounters) {
     write!(counters, frames);
+}
+
+/// Tells the host where the kernel's directory is.
+pub fn publish_directory(directory: &'static Directory) {
+    write!(memory::physical_address(directory).0, directory);
 }
 
 /// A moment in the kernel's life.

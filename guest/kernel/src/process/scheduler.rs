@@ -28,6 +28,7 @@ use super::thread::{RunState, Thread};
 use super::usage::CpuTime;
 use super::{Process, State, sleep};
 use crate::files::write_back;
+use crate::publish;
 use crate::signal::timer;
 
 /// How long a thread runs while others are ready, in nanoseconds.
@@ -232,6 +233,7 @@ pub fn after_switch() {
     drop(ended);
     let this = current();
     this.load_segments();
+    publish::now_running(&this);
     memory::activate(this.process.space().root());
 }
 
