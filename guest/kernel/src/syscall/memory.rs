@@ -12,7 +12,7 @@ use pagelab_mm::{
 use pagelab_vfs::Errno;
 
 use super::{Arguments, Outcome, files};
-use crate::files::page_in;
+use crate::files::{cache, page_in};
 use crate::memory::memory;
 use crate::process::space::Space;
 use crate::process::{self, reclaim, scheduler};
@@ -202,7 +202,18 @@ fn mincore(space: &Space, a: &Arguments) -> Outcome {
 
 fn msync(space: &Space, a: &Arguments) -> Outcome {
     let flags = SyncFlags::from_bits(word(a[2])).ok_or(Errno::EINVAL)?;
-    // No file has anything behind its pages that they could be written to.
-    attempt(space, |space| space.msync(memory(), GuestVirt(a[0]), a[1], flags, |_, _, _| Ok(())))?;
+    let mut parts = Vec::new();
+    let result = attempt(space, |space| {
+        space.msync(memory(), GuestVirt(a[0]), a[1], flags, |object, first, end| {
+            parts.push((object, first..end));
+            Ok(())
+        })
+    });
+    for (object, pages) in parts {
+        if let Some(file) = cache().backed(object) {
+            file.sync_mapping(pages)?;
+        }
+    }
+    result?;
     Ok(0)
 }
