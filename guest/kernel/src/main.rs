@@ -33,6 +33,7 @@ mod memory;
 mod process;
 mod random;
 mod signal;
+mod swap;
 mod syscall;
 mod user;
 

@@ -7,6 +7,7 @@ use pagelab_vfs::readahead::Pattern;
 use super::{cache, store};
 use crate::memory::memory;
 use crate::process::program;
+use crate::swap;
 
 /// Brings in a page: of a program from where the host put its file, of a file of
 /// the host from there, of a file in memory as zeros. Returns whether the host was
@@ -30,7 +31,11 @@ pub fn page_in_for(page: NeedsPage, pattern: Pattern) -> Result<bool, FaultError
     if let Some(file) = cache().backed(object) {
         return Ok(file.read_in(index, 1, pattern)?);
     }
-    let is_program = memory().objects.kind(object) == ObjectKind::Program;
+    let kind = memory().objects.kind(object);
+    if kind == ObjectKind::Swap {
+        return swap::page_in(page);
+    }
+    let is_program = kind == ObjectKind::Program;
     if is_program && program::bring_in(page)? {
         return Ok(false);
     }

@@ -18,9 +18,9 @@ use pagelab_mm::{AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmEr
 use pagelab_vfs::Errno;
 
 use super::program::ProgramFile;
-use super::scheduler;
 use super::space::Space;
 use super::thread::Thread;
+use super::{reclaim, scheduler};
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
 use crate::syscall::memory::to_errno;
@@ -330,7 +330,13 @@ fn write(space: &mut AddressSpace, address: GuestVirt, bytes: &[u8]) -> Result<(
         match space.write_user(memory(), GuestVirt(address.0 + from as u64), &bytes[from..]) {
             Ok(()) => return Ok(()),
             Err(Partial { done, error: FaultError::NeedsPage(page) }) => {
-                files::page_in(page)?;
+                from += done;
+                match files::page_in(page) {
+                    Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
+                    result => drop(result?),
+                }
+            }
+            Err(Partial { done, error: FaultError::OutOfMemory }) if reclaim::free_some() => {
                 from += done;
             }
             Err(Partial { error, .. }) => return Err(error.into()),

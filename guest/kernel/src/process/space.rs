@@ -55,6 +55,11 @@ impl Space {
     pub fn lock(&self) -> SpaceGuard<'_> {
         SpaceGuard(self.inner.lock())
     }
+
+    /// Access to it, unless somebody has it.
+    pub fn try_lock(&self) -> Option<SpaceGuard<'_>> {
+        self.inner.try_lock().map(SpaceGuard)
+    }
 }
 
 impl Drop for Space {

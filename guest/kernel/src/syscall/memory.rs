@@ -7,7 +7,7 @@ use linux_raw_sys::general as linux;
 use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
 use pagelab_mm::{
     AddressSpace, Area, AreaFlags, FaultError, LockAll, MapFlags, MapRequest, MapSource, MmError,
-    ObjectKind, Populate, Protection, RemapFlags, RemapRequest, Stopped, SyncFlags,
+    NeedsPage, ObjectKind, Populate, Protection, RemapFlags, RemapRequest, Stopped, SyncFlags,
 };
 use pagelab_vfs::Errno;
 use pagelab_vfs::store::Advice;
@@ -16,7 +16,7 @@ use super::{Arguments, Outcome, files};
 use crate::files::{cache, page_in};
 use crate::memory::memory;
 use crate::process::space::Space;
-use crate::process::{self, scheduler};
+use crate::process::{self, reclaim, scheduler};
 use crate::user;
 
 /// Memory calls.
@@ -80,9 +80,20 @@ fn attempt<T>(
         match result {
             Ok(value) => return Ok(value),
             Err(MmError::NeedsPage(page)) => {
-                page_in(page).map_err(|error| to_errno(error.into()))?;
+                bring_in(page).map_err(|error| to_errno(error.into()))?;
             }
+            Err(MmError::OutOfMemory) if reclaim::free_some() => {}
             Err(error) => return Err(to_errno(error)),
+        }
+    }
+}
+
+/// Brings a page in, with memory made for it if need be.
+fn bring_in(page: NeedsPage) -> Result<bool, FaultError> {
+    loop {
+        match page_in(page) {
+            Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
+            result => return result,
         }
     }
 }
@@ -125,11 +136,18 @@ fn populate(space: &Space, start: GuestVirt, end: GuestVirt) {
     let (mut at, mut major) = (start, false);
     loop {
         let result = space.lock().populate(memory(), at, end, Populate::Mapping, major);
-        let Err(Stopped { at: stopped, error: FaultError::NeedsPage(page) }) = result else {
-            return;
-        };
-        let Ok(read) = page_in(page) else { return };
-        (at, major) = (stopped, read);
+        match result {
+            Err(Stopped { at: stopped, error: FaultError::NeedsPage(page) }) => {
+                let Ok(read) = bring_in(page) else { return };
+                (at, major) = (stopped, read);
+            }
+            Err(Stopped { at: stopped, error: FaultError::OutOfMemory })
+                if reclaim::free_some() =>
+            {
+                (at, major) = (stopped, false);
+            }
+            _ => return,
+        }
     }
 }
 
