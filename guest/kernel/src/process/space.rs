@@ -74,7 +74,9 @@ impl Space {
 
     /// Access to it, unless somebody has it.
     pub fn try_lock(&self) -> Option<SpaceGuard<'_>> {
-        self.inner.try_lock().map(SpaceGuard)
+        let guard = self.inner.try_lock()?;
+        begin_change(&self.sequence);
+        Some(SpaceGuard { guard, sequence: &self.sequence })
     }
 }
 
