@@ -11,6 +11,7 @@ use pagelab_mm::reclaim::BATCH;
 use pagelab_mm::{AddressSpace, ObjectId, Pager, Spaces};
 
 use super::spaces::AllSpaces;
+use crate::files::write_back;
 use crate::memory::memory;
 use crate::swap;
 
@@ -53,8 +54,7 @@ impl Spaces for Everything {
 
 impl Pager for Everything {
     fn write_back(&self, object: ObjectId, index: u64) -> bool {
-        let _ = (object, index);
-        false
+        write_back::write_around(object, index)
     }
 
     fn write_swap(&self, slot: u64, frames: &[Frame]) -> bool {
