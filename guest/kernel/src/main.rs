@@ -70,6 +70,7 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
         _ => {}
     }
     if let Some(frame) = program {
+        files::write_back::write_if_due();
         process::scheduler::yield_now();
         syscall::before_return(frame, None);
     }

@@ -297,9 +297,10 @@ fn map_segment(
         };
         map(space, page, file_end - page, protection, source)?;
         zeros_from = file_end.next_multiple_of(PAGE_SIZE);
-        let tail = (zeros_from.min(memory_end) - file_end) as usize;
-        if tail > 0 && protection.contains(Protection::WRITE) {
-            // What follows in the file is not this segment's.
+        let tail = (zeros_from - file_end) as usize;
+        if tail > 0 && memory_end > file_end && protection.contains(Protection::WRITE) {
+            // What follows in the file is not this segment's. Up to the page's
+            // end, as on Linux: a loader allocates from what is behind its data.
             write(space, GuestVirt(file_end), &[0; PAGE_SIZE as usize][..tail])?;
         }
     }

@@ -16,7 +16,9 @@ use super::thread::Thread;
 use super::usage::Counters;
 use super::wait::Change;
 use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
+use crate::files::cache;
 use crate::signal::{self, SIGCHLD, SignalInfo};
+use crate::syscall::files::locks;
 use crate::user;
 
 /// `exit_group`, or the end by a signal, of the current process.
@@ -110,6 +112,8 @@ fn end_process(process: &Arc<Process>) {
     emit(process, status);
     let own = process.replace_space(init::process().space());
     drop(own);
+    cache().unpin_unused();
+    locks::process_ended(process);
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
     signal::timer::stop(process);

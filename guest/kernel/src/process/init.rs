@@ -87,6 +87,9 @@ fn main() -> ! {
         if let Some(how) = word.strip_prefix("provoke=") {
             provoke::provoke(how);
         }
+        if let Some(Ok(pages)) = word.strip_prefix("readahead=").map(str::parse) {
+            files::backed::set_readahead(pages);
+        }
     }
     if find(info, MODULE_PROGRAM).or(find(info, MODULE_PROGRAM_PATH)).is_none() {
         log::info!("no program was given");

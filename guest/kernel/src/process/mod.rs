@@ -47,6 +47,7 @@ pub mod program;
 pub mod scheduler;
 pub mod sleep;
 pub mod space;
+pub mod spaces;
 pub mod thread;
 pub mod usage;
 pub mod wait;

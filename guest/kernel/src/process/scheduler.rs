@@ -26,6 +26,7 @@ use pagelab_hal::{cpu, interrupts, memory, time};
 
 use super::thread::{RunState, Thread};
 use super::{State, sleep};
+use crate::files::write_back;
 use crate::signal::timer;
 
 /// How long a thread runs while others are ready, in nanoseconds.
@@ -164,6 +165,7 @@ fn switch_to_next() {
     while SCHEDULER.lock().ready.is_empty() {
         sleepers_changed();
         cpu::wait_for_interrupt();
+        write_back::write_if_due();
     }
     let switch = {
         let mut scheduler = SCHEDULER.lock();
@@ -209,7 +211,8 @@ impl Scheduler {
     fn set_alarm(&mut self) {
         let now = time::since_start;
         let slice = (!self.ready.is_empty()).then(|| now() + TIME_SLICE);
-        let moments = [slice, sleep::first_moment(), timer::first_moment()];
+        let old = write_back::first_moment();
+        let moments = [slice, sleep::first_moment(), timer::first_moment(), old];
         let wanted = moments.into_iter().flatten().min();
         match (wanted, self.alarm) {
             (Some(moment), Some(armed)) if armed <= moment => {}
