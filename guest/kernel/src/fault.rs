@@ -13,7 +13,7 @@ use pagelab_mm::{Access, FaultError, Resolved};
 
 use crate::files;
 use crate::memory::memory;
-use crate::process::{Process, oom, scheduler};
+use crate::process::{Process, oom, reclaim, scheduler};
 use crate::signal::{self, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SignalInfo, Trap};
 use crate::syscall::before_return;
 
@@ -30,9 +30,11 @@ pub fn page_fault(frame: &mut TrapFrame, address: u64) {
                 let pattern = files::pattern_at(&process.space().lock(), address);
                 match files::page_in_for(page, pattern) {
                     Ok(read) => access.major |= read,
+                    Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
                     Err(error) => break Err(error),
                 }
             }
+            Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
             result => break result,
         }
     };

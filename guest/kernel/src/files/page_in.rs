@@ -7,6 +7,7 @@ use pagelab_vfs::readahead::Pattern;
 use super::{cache, store};
 use crate::memory::memory;
 use crate::process::program;
+use crate::swap;
 
 /// Brings in a page: of a program from where the host put its file, of a file of
 /// the host from there, of a file in memory as zeros. Returns whether the host was
@@ -27,6 +28,9 @@ pub fn page_in(page: NeedsPage) -> Result<bool, FaultError> {
 /// The same.
 pub fn page_in_for(page: NeedsPage, pattern: Pattern) -> Result<bool, FaultError> {
     let NeedsPage { object, index } = page;
+    if memory().objects.kind(object) == ObjectKind::Swap {
+        return swap::page_in(page);
+    }
     if let Some(file) = cache().backed(object) {
         return Ok(file.read_in(index, 1, pattern)?);
     }

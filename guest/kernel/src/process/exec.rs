@@ -18,11 +18,12 @@ use pagelab_mm::{AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmEr
 use pagelab_vfs::Errno;
 
 use super::program::ProgramFile;
-use super::scheduler;
 use super::space::Space;
 use super::thread::Thread;
+use super::{reclaim, scheduler};
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
+use crate::publish;
 use crate::syscall::memory::to_errno;
 use crate::{files, random, user};
 
@@ -157,6 +158,7 @@ pub fn set_image(thread: &Thread, path: &[u8], loaded: &Loaded) {
         image.arguments = loaded.arguments;
         image.environment = loaded.environment;
         image.auxiliary = loaded.auxiliary;
+        publish::name_changed(process, &image.name);
     }
     if lab::wants_events() {
         lab::emit(Event {
@@ -330,7 +332,13 @@ fn write(space: &mut AddressSpace, address: GuestVirt, bytes: &[u8]) -> Result<(
         match space.write_user(memory(), GuestVirt(address.0 + from as u64), &bytes[from..]) {
             Ok(()) => return Ok(()),
             Err(Partial { done, error: FaultError::NeedsPage(page) }) => {
-                files::page_in(page)?;
+                from += done;
+                match files::page_in(page) {
+                    Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
+                    result => drop(result?),
+                }
+            }
+            Err(Partial { done, error: FaultError::OutOfMemory }) if reclaim::free_some() => {
                 from += done;
             }
             Err(Partial { error, .. }) => return Err(error.into()),
