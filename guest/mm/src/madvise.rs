@@ -275,8 +275,8 @@ fn remove_pages<M: Machine>(memory: &Memory<M>, object: ObjectId, first: u64, en
     let mut at = first;
     loop {
         let mut found = None;
-        memory.objects.for_each_page(machine, object, at, |index, frame| {
-            found = (index < end).then_some((index, frame));
+        memory.objects.for_each_page(machine, object, at..end, |index, frame| {
+            found = Some((index, frame));
             false
         });
         let Some((index, frame)) = found else { return };

@@ -14,6 +14,7 @@
 
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
+use core::ops::Range;
 
 use pagelab_abi::addr::Frame;
 use spin::Mutex;
@@ -73,6 +74,12 @@ pub enum Page {
     Missing,
     /// The object ends before it.
     PastEnd,
+}
+
+impl From<OutOfMemory> for InsertError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
 }
 
 /// Why a page cannot be put into an object.
@@ -256,21 +263,15 @@ impl Objects {
     ) -> Result<(), InsertError> {
         let mut inner = self.inner.lock();
         let object = inner.object(id);
-        match object.page(machine, index) {
-            Page::Present(frame) => Err(InsertError::Occupied(frame)),
-            Page::PastEnd => Err(InsertError::PastEnd),
-            Page::Missing => {
-                let owner = object.owner_of(id, index);
-                object
-                    .index
-                    .insert(machine, frames, index, (frame, owner))
-                    .map_err(|OutOfMemory| InsertError::OutOfMemory)?;
-                if object.kind == ObjectKind::Swap {
-                    frames.hold().set_slot(frame, index);
-                }
-                Ok(())
-            }
+        if index >= object.pages {
+            return Err(InsertError::PastEnd);
         }
+        let owner = object.owner_of(id, index);
+        object.index.insert(machine, frames, index, (frame, owner))?;
+        if object.kind == ObjectKind::Swap {
+            frames.hold().set_slot(frame, index);
+        }
+        Ok(())
     }
 
     /// Takes a page out; the caller gets the object's ownership of the frame.
@@ -323,11 +324,11 @@ impl Objects {
         let mut inner = self.inner.lock();
         let held = frames.hold();
         let mut found = None;
-        inner.object(id).index.for_each(machine, from, &mut |index, frame| {
-            if index < end && held.is_dirty(frame) {
+        inner.object(id).index.for_each(machine, from..end, &mut |index, frame| {
+            if held.is_dirty(frame) {
                 found = Some((index, frame));
             }
-            index < end && found.is_none()
+            found.is_none()
         });
         found
     }
@@ -344,16 +345,16 @@ impl Objects {
         }
     }
 
-    /// Calls `visit` with number and frame of each page that is present, from
-    /// page `from` up, until it returns `false`. It must not use objects.
+    /// Calls `visit` with number and frame of each page of a range that is
+    /// present, in order, until it returns `false`. It must not use objects.
     pub fn for_each_page(
         &self,
         machine: &impl Machine,
         id: ObjectId,
-        from: u64,
+        range: Range<u64>,
         mut visit: impl FnMut(u64, Frame) -> bool,
     ) {
-        self.inner.lock().object(id).index.for_each(machine, from, &mut visit);
+        self.inner.lock().object(id).index.for_each(machine, range, &mut visit);
     }
 
     /// Gives back memory that was needed for more objects than there are now.

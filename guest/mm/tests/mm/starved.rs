@@ -353,7 +353,7 @@ fn check_counts(world: &World<'_>, roots: &[pagelab_abi::addr::Frame]) {
         counts.insert(frame, mappings.len() as u32);
     }
     for object in [Some(world.file), world.swap].into_iter().flatten() {
-        memory.objects.for_each_page(&memory.machine, object, 0, |index, frame| {
+        memory.objects.for_each_page(&memory.machine, object, 0..u64::MAX, |index, frame| {
             *counts.entry(frame).or_default() += 1;
             let held = memory.frames.hold();
             if object == world.file && !held.is_dirty(frame) {
