@@ -27,7 +27,7 @@ use super::{
     ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
 };
 use crate::files::{self, shares::Connected};
-use crate::memory::memory;
+use crate::memory::{self, memory};
 use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
 use crate::swap;
 
@@ -88,6 +88,9 @@ fn main() -> ! {
     for word in info.command_line().split_ascii_whitespace() {
         if let Some(how) = word.strip_prefix("provoke=") {
             provoke::provoke(how);
+        }
+        if let Some(Ok(pages)) = word.strip_prefix("fault_around=").map(str::parse) {
+            memory::set_fault_around(pages);
         }
         if let Some(Ok(pages)) = word.strip_prefix("readahead=").map(str::parse) {
             files::backed::set_readahead(pages);
