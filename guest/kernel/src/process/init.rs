@@ -222,10 +222,11 @@ fn spawn(info: &BootInfo, module: Option<(&Module, ObjectId)>) -> Result<Arc<Pro
     let file_name = arguments[0].clone();
     let environment = strings(info, MODULE_ENVIRONMENT);
     let mut given = Arguments { arguments, environment, file_name };
-    let (file, path) = first_program(info, module, &mut given)?;
+    let (mut file, path) = first_program(info, module, &mut given)?;
     let limits = ResourceLimits::default();
     let space = Space::new(limits.of_memory()).map_err(MmError::from)?;
     let loaded = exec::load(&mut space.lock(), &file, &given)?;
+    space.set_executing(file.executing.take());
     let pid = new_pid();
     let process = Process::new(pid, first_process(pid, space, limits));
     process.family.lock().exit_signal = 0;
