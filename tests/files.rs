@@ -373,6 +373,31 @@ fn windows_grow_while_a_file_is_read_in_order() {
     actor.end();
 }
 
+/// The experiments about files, with their files on the host.
+#[test]
+fn experiments_on_a_shared_folder() {
+    const NAMES: [&str; 6] =
+        ["file_untouched", "file_shared", "file_empty", "file_kinds", "file_ipc", "file_two_ways"];
+    for library in ["musl", "gnu"] {
+        let folder = folder();
+        for name in NAMES {
+            let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "50", "--share"]);
+            lab.command.arg(format!("{}:/s", folder.path().display()));
+            lab.command.arg("--").arg(programs().join(library).join(name)).arg("/s");
+            let outcome = lab.run();
+            let said = String::from_utf8_lossy(&outcome.stdout);
+            let ok = outcome.status == 0 && said.lines().any(|line| line == "ok");
+            assert!(ok, "{library} {name}: {}\n{said}\n{}", outcome.status, outcome.stderr);
+            if name == "file_shared" {
+                let file = fs::read(folder.path().join("testmmap.bin")).expect("the file");
+                assert!(file == [0xff; 0x1000], "the host's file holds 4096 bytes 0xff");
+            }
+        }
+        let ipc = fs::read(folder.path().join("ipc.bin")).expect("the file");
+        assert!(ipc.starts_with(b"from the child\0"));
+    }
+}
+
 /// Programs that test files, on a shared folder instead of one in memory.
 #[test]
 fn kernel_tests_on_a_shared_folder() {
