@@ -11,6 +11,7 @@
 //! | [`share`] | folders of the host for the guest: a FUSE server |
 //! | [`event_loop`] | signals, timers, terminal, input |
 //! | [`stop`] | why a lab ended |
+//! | [`debug`] | the debug port: what a running guest's memory looks like |
 //! | [`death`] | why a guest died, explained |
 //! | [`inspect`] | looking into a guest: walks, instructions, symbols |
 //! | [`host`] | what this host's KVM is and can do |
@@ -26,6 +27,7 @@
 pub mod bench;
 pub mod cli;
 pub mod death;
+pub mod debug;
 pub mod devices;
 pub mod embedded;
 pub mod event_loop;

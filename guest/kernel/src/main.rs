@@ -7,6 +7,7 @@
 //! | system calls | [`syscall`] |
 //! | processes, threads, who runs | [`process`] |
 //! | the kernel's memory | [`memory`] |
+//! | what the host sees while it runs | [`publish`] |
 //! | hardware | the crate `pagelab_hal` |
 //!
 //! Unsafe code is in the hardware crate only. The kernel never touches a
@@ -31,6 +32,7 @@ mod fault;
 mod files;
 mod memory;
 mod process;
+mod publish;
 mod random;
 mod signal;
 mod swap;
@@ -52,6 +54,7 @@ fn pagelab_kernel_main(info: &'static BootInfo) -> ! {
         interrupt,
     });
     memory::init();
+    publish::init();
     random::init(info);
     files::init();
     if lab::is_present() {

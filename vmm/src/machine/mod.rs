@@ -7,6 +7,7 @@
 pub(crate) mod observer;
 mod virtio;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,6 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pagelab_abi::layout::{LAB_IRQ, LAB_PORT, LAB_PORT_COUNT, SERIAL_IRQ, SERIAL_PORT};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::debug::fault_stops::FaultStops;
+use crate::debug::history::History;
+use crate::debug::lab::Lab;
+use crate::debug::{DebugConfig, Port, PortError};
 use crate::devices::bus::{Bus, RangeTaken};
 use crate::devices::lab::LabDevice;
 use crate::devices::output::HostOutput;
@@ -28,6 +33,7 @@ use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
 use crate::stop::StopReason;
 use crate::timings::{self, Moment};
+use crate::vstate::control::VcpuControl;
 use crate::vstate::vcpu::{ExitCounts, Statistics, Vcpu};
 use crate::vstate::vm::{self, Vm};
 use crate::vstate::{KvmError, entry};
@@ -68,6 +74,9 @@ pub enum MachineError {
     /// No swap space.
     #[error(transparent)]
     Swap(#[from] SwapError),
+    /// There is no debug port.
+    #[error(transparent)]
+    Debug(#[from] PortError),
 }
 
 /// What to run.
@@ -93,6 +102,10 @@ pub struct MachineConfig<'a> {
     pub events: EventLog,
     /// Folders and swap.
     pub virtio: VirtioConfig,
+    /// The debug port.
+    pub debug: DebugConfig,
+    /// Is told what people must know while the lab runs.
+    pub announce: fn(std::fmt::Arguments<'_>),
 }
 
 /// How a lab went.
@@ -134,12 +147,15 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let wires = Wires::new(&vm)?;
     let shared = Arc::new(SharedPages::new(Arc::clone(&ram), config.events.flags()));
     let output = HostOutput::new(Arc::clone(&stop)).map_err(MachineError::Descriptor)?;
-    let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone());
+    let debugged = Debugged::new(&config.debug, &shared)?;
+    let history = debugged.history.clone();
+    let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone(), history);
 
-    let ports = port_bus(&shared, &wires, output, &events)?;
+    let ports = port_bus(&shared, &wires, output, &events, &debugged.stops)?;
     let mut memory = Bus::new("memory address");
     let virtio = virtio::Attached::new(&vm, &ram, &mut memory, &config.virtio)?;
-    let vcpu = Vcpu::new(&vm, ports, memory, Arc::clone(&stop))?;
+    let control = Arc::clone(&debugged.control);
+    let vcpu = Vcpu::new(&vm, ports, memory, Arc::clone(&stop), control)?;
     let tsc_khz = vcpu.tsc_khz();
     let global_pages = entry::has_global_pages(vm.cpuid());
     let values = BootValues {
@@ -155,6 +171,8 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     // The guest has its copy now.
     config.modules = Vec::new();
     timings::note(Moment::Ready);
+
+    let port = debugged.open(&config, &vcpu, &events)?;
 
     let input = LoopInput {
         mode: config.input,
@@ -174,6 +192,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     if let Some(worker) = worker {
         worker.stop();
     }
+    drop(port);
     events.drain_waiting();
     let counters = shared.snapshot();
     if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
@@ -191,6 +210,55 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         virtio: virtio_report,
         ram,
     })
+}
+
+/// What a debugger needs of the machine while it is put together.
+struct Debugged {
+    control: Arc<VcpuControl>,
+    stops: Arc<FaultStops>,
+    /// Events are kept only where somebody can ask for them.
+    history: Option<Arc<History>>,
+}
+
+impl Debugged {
+    fn new(config: &DebugConfig, shared: &Arc<SharedPages>) -> Result<Self, MachineError> {
+        let control = VcpuControl::new(config.paused).map_err(MachineError::Descriptor)?;
+        let control = Arc::new(control);
+        let stops = Arc::new(FaultStops::new(Arc::clone(shared), Arc::clone(&control)));
+        let history = config.address.as_ref().map(|_| Arc::default());
+        Ok(Self { control, stops, history })
+    }
+
+    /// Opens the debug port, if one is wanted.
+    fn open(
+        self,
+        config: &MachineConfig<'_>,
+        vcpu: &Vcpu,
+        events: &Arc<observer::Events>,
+    ) -> Result<Option<Port>, MachineError> {
+        let (Some(address), Some(history)) = (&config.debug.address, self.history) else {
+            return Ok(None);
+        };
+        let statistics = vcpu.open_statistics();
+        let shared = events.shared();
+        let lab = Lab {
+            ram: Arc::clone(shared.ram()),
+            shared: Arc::clone(shared),
+            events: Arc::clone(events),
+            history,
+            control: self.control,
+            stops: self.stops,
+            tsc_khz: vcpu.tsc_khz(),
+            kernel: config.kernel.into(),
+            statistics: statistics.inspect_err(|error| log::info!("{error}")).ok(),
+            marks: BTreeMap::new(),
+            began: Instant::now(),
+            recording: observer::Recording::Off,
+            watchers: 0,
+            clients: (0, 0),
+        };
+        Ok(Some(Port::open(address, lab, config.announce)?))
+    }
 }
 
 /// The event descriptors between devices, event loop and KVM.
@@ -219,11 +287,13 @@ fn port_bus(
     wires: &Wires,
     output: HostOutput,
     events: &Arc<observer::Events>,
+    stops: &Arc<FaultStops>,
 ) -> Result<Bus, MachineError> {
     let duplicate = |event: &EventFd| event.try_clone().map_err(MachineError::Descriptor);
     let trigger = EventTrigger(duplicate(&wires.serial_interrupt)?);
     let serial = SerialConsole::new(trigger, output.clone());
-    let observer = observer::HostObserver::new(Arc::clone(events), duplicate(&wires.input_wanted)?);
+    let wanted = duplicate(&wires.input_wanted)?;
+    let observer = observer::HostObserver::new(Arc::clone(events), Arc::clone(stops), wanted);
     let lab = LabDevice::new(Arc::clone(shared), output, observer);
     let mut ports = Bus::new("port");
     ports.insert(SERIAL_PORT.into(), SERIAL_PORT_COUNT.into(), Box::new(serial))?;

@@ -5,7 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{
+    CpuId, KVM_CAP_SET_GUEST_DEBUG2, KVM_GUESTDBG_BLOCKIRQ, KVM_MAX_CPUID_ENTRIES,
+    kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
@@ -100,6 +103,13 @@ impl Vm {
     #[must_use]
     pub const fn fd(&self) -> &VmFd {
         &self.fd
+    }
+
+    /// Whether interrupts can be held back while the guest is stepped.
+    #[must_use]
+    pub fn can_block_interrupts(&self) -> bool {
+        let flags = self.fd.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2.into());
+        u32::try_from(flags).is_ok_and(|flags| flags & KVM_GUESTDBG_BLOCKIRQ != 0)
     }
 
     /// Raises the global system interrupt `gsi` whenever `event` is written.

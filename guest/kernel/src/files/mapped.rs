@@ -5,12 +5,14 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use pagelab_abi::directory::NameRecord;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::ObjectId;
 use pagelab_vfs::inode::DeviceNumber;
 use pagelab_vfs::{Inode, PathNode};
 
 use crate::memory::memory;
+use crate::publish;
 
 /// References to an object that nobody maps: its file's.
 const OWN_REFERENCE: u32 = 1;
@@ -27,6 +29,18 @@ pub struct MappedName {
 }
 
 impl MappedName {
+    /// Tells the host.
+    fn publish(&self, object: ObjectId) {
+        publish::name_object(NameRecord {
+            object: object.number(),
+            device: self.device.major() << 8 | self.device.minor(),
+            inode: self.inode,
+            path: self.path.as_ptr() as u64,
+            length: self.path.len() as u32,
+            deleted: self.deleted.into(),
+        });
+    }
+
     /// The text in `maps`.
     pub fn shown(&self) -> Vec<u8> {
         let mut text = self.path.clone();
@@ -67,6 +81,7 @@ impl MappedFiles {
             path: node.display(&super::vfs().root()),
             deleted: false,
         };
+        name.publish(object);
         self.names.lock().insert(number, name);
     }
 
@@ -97,19 +112,23 @@ impl MappedFiles {
     pub fn destroyed(&self, object: ObjectId) {
         let mut names = self.names.lock();
         if memory().objects.references(object) == OWN_REFERENCE {
+            publish::forget_object(object.number());
             names.remove(&object.number());
         } else if let Some(name) = names.get_mut(&object.number()) {
             name.deleted = true;
+            name.publish(object);
         }
     }
 
     /// The number belongs to another object now.
     pub fn forget(&self, object: ObjectId) {
+        publish::forget_object(object.number());
         self.names.lock().remove(&object.number());
     }
 
     /// Forgets all names.
     pub fn clear(&self) {
+        publish::forget_objects();
         self.names.lock().clear();
     }
 }

@@ -23,6 +23,7 @@ use super::thread::Thread;
 use super::{reclaim, scheduler};
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
+use crate::publish;
 use crate::syscall::memory::to_errno;
 use crate::{files, random, user};
 
@@ -157,6 +158,7 @@ pub fn set_image(thread: &Thread, path: &[u8], loaded: &Loaded) {
         image.arguments = loaded.arguments;
         image.environment = loaded.environment;
         image.auxiliary = loaded.auxiliary;
+        publish::name_changed(process, &image.name);
     }
     if lab::wants_events() {
         lab::emit(Event {

@@ -17,6 +17,7 @@ use super::usage::Counters;
 use super::wait::Change;
 use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
 use crate::files::cache;
+use crate::publish;
 use crate::signal::{self, SIGCHLD, SignalInfo};
 use crate::syscall::files::locks;
 use crate::user;
@@ -136,10 +137,7 @@ pub fn current_usage(process: &Process) -> Counters {
     let (minor, major) = usage::minor_and_major(&process.faults());
     own.minor_faults = minor;
     own.major_faults = major;
-    // All of its time counts as the program's: that of ring 0 is not told apart.
-    if scheduler::current().process.pid == process.pid {
-        own.user_time += scheduler::running_time();
-    }
+    own.time = scheduler::time_of_process(process);
     if process.state() == State::Alive {
         own.peak_resident = own.peak_resident.max(process.space().lock().peak_resident());
     }
@@ -163,7 +161,11 @@ fn emit(process: &Process, status: ExitStatus) {
 fn give_children_away(process: &Process) {
     let children = core::mem::take(&mut process.family.lock().children);
     for child in children {
-        child.family.lock().parent = init::process().pid;
+        {
+            let mut family = child.family.lock();
+            family.parent = init::process().pid;
+            publish::family_changed(&child, &family);
+        }
         match child.state() {
             State::Alive => init::process().family.lock().children.push(child),
             State::Ended(_) | State::Reaped(_) => forget(child.pid),

@@ -9,7 +9,9 @@ use pagelab_hal::fpu::FpuState;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::trap::TrapFrame;
 
+use super::usage::CpuTime;
 use super::{Process, scheduler};
+use crate::publish;
 use crate::signal::ThreadSignals;
 use crate::syscall::before_return;
 
@@ -83,6 +85,17 @@ pub enum RunState {
     Dead = 2,
 }
 
+/// What a thread has had of the processor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadUsage {
+    /// Time.
+    pub time: CpuTime,
+    /// Turns that ended because it had to wait.
+    pub voluntary_switches: u64,
+    /// Turns that ended because others were to run.
+    pub involuntary_switches: u64,
+}
+
 /// A thread.
 pub struct Thread {
     /// Its number.
@@ -101,6 +114,8 @@ pub struct Thread {
     pub clear_tid: AtomicU64,
     /// Head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicU64,
+    /// What it has had of the processor, without the turn that it has now.
+    pub usage: Lock<ThreadUsage>,
     start: Lock<Option<TrapFrame>>,
     run_state: AtomicU8,
     /// There is something to do before it returns to ring 3: a signal, or its
@@ -134,15 +149,18 @@ impl Thread {
         start: Option<TrapFrame>,
         main: fn() -> !,
     ) -> Option<Arc<Self>> {
+        let context = Context::new(main)?;
+        publish::thread_changed(&process.record, None, RunState::Ready);
         Some(Arc::new(Self {
             tid,
             process,
-            context: Context::new(main)?,
+            context,
             user: Lock::new(user),
             signals,
             ending: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            usage: Lock::new(ThreadUsage::default()),
             start: Lock::new(start),
             run_state: AtomicU8::new(RunState::Ready as u8),
             attention: AtomicBool::new(false),
@@ -160,7 +178,9 @@ impl Thread {
 
     /// Says whether the scheduler may run it.
     pub fn set_run_state(&self, state: RunState) {
+        let before = self.run_state();
         self.run_state.store(state as u8, Ordering::Relaxed);
+        publish::thread_changed(&self.process.record, Some(before), state);
     }
 
     /// Whether there is something to do before it returns to ring 3: a signal,
@@ -179,6 +199,19 @@ impl Thread {
     /// Says that there is no more to do.
     pub fn end_attention(&self) {
         self.attention.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a turn, which it gives up if it is blocked.
+    pub fn count_turn(&self) {
+        let mut own = self.usage.lock();
+        let mut all = self.process.usage.lock();
+        if self.run_state() == RunState::Ready {
+            own.involuntary_switches += 1;
+            all.own.involuntary_switches += 1;
+        } else {
+            own.voluntary_switches += 1;
+            all.own.voluntary_switches += 1;
+        }
     }
 
     /// Gives the processor this thread's segments for ring 3.

@@ -9,7 +9,7 @@ use zerocopy::{Immutable, IntoBytes};
 use super::{Arguments, Outcome, int};
 use crate::memory::memory;
 use crate::process::{Pid, Process, all, find, scheduler};
-use crate::user;
+use crate::{publish, user};
 
 /// What `uname` says.
 pub const RELEASE: &str = "6.1.0-pagelab";
@@ -109,7 +109,9 @@ fn setpgid(pid: Pid, group: i32) -> Outcome {
     if session == process.pid || (group != process.pid && !exists()) {
         return Err(Errno::EPERM.into());
     }
-    process.family.lock().group = group;
+    let mut family = process.family.lock();
+    family.group = group;
+    publish::family_changed(&process, &family);
     Ok(0)
 }
 
@@ -122,6 +124,7 @@ fn setsid() -> Outcome {
     let mut family = process.family.lock();
     family.session = pid;
     family.group = pid;
+    publish::family_changed(&process, &family);
     Ok(pid.into())
 }
 

@@ -9,7 +9,7 @@ use pagelab_vfs::procfs::{CpuInfo, CpuTimes, MemoryInfo, SystemCounts};
 
 use crate::memory::memory;
 use crate::process::thread::RunState;
-use crate::process::{self, Process, State, exit, reclaim, usage};
+use crate::process::{self, Process, State, exit, reclaim, scheduler, usage};
 use crate::swap;
 
 /// Nanoseconds in a tick of 1/100 s.
@@ -80,7 +80,7 @@ pub fn memory_counters(show: &mut dyn FnMut(&str, u64)) {
 
 /// Hundredths of a second since the start, and idle (which nobody measures).
 pub fn uptime() -> (u64, u64) {
-    (time::since_start() / TICK, 0)
+    (time::since_start() / TICK, scheduler::idle_time() / TICK)
 }
 
 /// `/proc/stat` without the processor's times.
@@ -182,11 +182,11 @@ pub fn processors(show: &mut dyn FnMut(&CpuInfo<'_>, &CpuTimes)) {
     let (base_family, base_model) = (signature.eax >> 8 & 0xf, signature.eax >> 4 & 0xf);
     let extended = base_family == 6 || base_family == 15;
     let sizes = cpu::cpuid(0x8000_0008, 0).eax;
-    let mut times = CpuTimes::default();
+    let mut times = CpuTimes { idle: scheduler::idle_time() / TICK, ..CpuTimes::default() };
     for process in process::all() {
         let used = exit::current_usage(&process);
-        times.user += used.user_time / TICK;
-        times.system += used.system_time / TICK;
+        times.user += used.time.user / TICK;
+        times.system += used.time.system / TICK;
     }
     let info = CpuInfo {
         vendor: &vendor,
