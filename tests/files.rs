@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -423,13 +424,18 @@ fn kill_and_check(round: u64, how: &str) -> u64 {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = command.spawn().expect("pagelab starts");
     let output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let (first, began) = mpsc::channel();
     let reader = thread::spawn(move || {
         let numbers = output.lines().map_while(Result::ok);
-        numbers.filter_map(|line| line.parse::<u64>().ok()).last()
+        let numbers = numbers.filter_map(|line| line.parse::<u64>().ok());
+        numbers.inspect(|_| drop(first.send(()))).last()
     });
-    // Another moment each time: from before the first record to far behind it.
+    // Another moment each time; now and then before the first record.
     let mixed = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    thread::sleep(Duration::from_micros(150_000 + mixed % 350_000));
+    if round % 8 != 0 {
+        began.recv_timeout(Duration::from_secs(40)).expect("a record");
+    }
+    thread::sleep(Duration::from_micros(mixed % 150_000));
     child.kill().expect("a child");
     child.wait().expect("a child");
     let Some(last) = reader.join().expect("the numbers") else { return 0 };
