@@ -71,15 +71,9 @@ impl<M: Machine> Memory<M> {
     /// Frees `wanted` frames, or as many as can be in two rounds of the hand. No
     /// address space may be locked.
     pub fn reclaim<P: Pager + ?Sized>(&self, pager: &P, wanted: u64) -> Reclaimed {
-        let mut sweep = Sweep {
-            memory: self,
-            pager,
-            search: Search::new(self, pager),
-            done: Reclaimed::default(),
-            outgoing: Outgoing::new(),
-        };
+        let mut sweep = Sweep::new(self, pager);
         sweep.run(wanted);
-        sweep.done
+        sweep.finish()
     }
 }
 
@@ -99,7 +93,23 @@ struct Seen {
     dirty: bool,
 }
 
-impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
+impl<'a, M: Machine, P: Pager + ?Sized> Sweep<'a, M, P> {
+    pub(crate) fn new(memory: &'a Memory<M>, pager: &'a P) -> Self {
+        Self {
+            memory,
+            pager,
+            search: Search::new(memory, pager),
+            done: Reclaimed::default(),
+            outgoing: Outgoing::new(),
+        }
+    }
+
+    /// Writes what waits for it.
+    pub(crate) fn finish(mut self) -> Reclaimed {
+        self.write_outgoing();
+        self.done
+    }
+
     fn run(&mut self, wanted: u64) {
         let clock_hand = &self.memory.clock_hand;
         let end = self.memory.frames.hold().metadata_len();
@@ -116,10 +126,10 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
                 self.consider(&candidate);
             }
         }
-        self.write_outgoing();
     }
 
-    fn consider(&mut self, candidate: &Candidate) {
+    /// Takes a frame, if it was not used.
+    pub(crate) fn consider(&mut self, candidate: &Candidate) {
         let owner = Owner::decode(candidate.usage, candidate.owner);
         let wanted = Wanted::new(candidate.frame, owner, candidate.count);
         if candidate.referenced {

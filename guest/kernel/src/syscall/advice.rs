@@ -14,8 +14,8 @@ use super::memory::attempt;
 use super::{Arguments, Outcome};
 use crate::files::cache;
 use crate::memory::memory;
-use crate::process;
 use crate::process::space::Space;
+use crate::process::{self, reclaim};
 
 /// `madvise`.
 ///
@@ -38,6 +38,9 @@ pub fn madvise(space: &Space, a: &Arguments) -> Outcome {
         _ => {}
     }
     attempt(space, |space| space.madvise(memory(), start, length, advice))?;
+    if advice == linux::MADV_PAGEOUT {
+        reclaim::page_out(space, start, length);
+    }
     Ok(0)
 }
 
