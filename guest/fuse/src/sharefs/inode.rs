@@ -41,6 +41,8 @@ enum Body<S: PageStore> {
     /// The pages, once somebody wants them.
     Regular(Mutex<Option<Data>>),
     Directory(Box<Directory<S>>),
+    /// Its text, once it was read: another text would be another link.
+    Symlink(Once<Vec<u8>>),
     Fifo(FifoSlot),
     Other,
 }
@@ -60,6 +62,7 @@ impl<S: PageStore> ShareInode<S> {
         let body = match node.kind() {
             FileKind::Regular => Body::Regular(Mutex::new(None)),
             FileKind::Directory => Body::Directory(Box::default()),
+            FileKind::Symlink => Body::Symlink(Once::new()),
             FileKind::Fifo => Body::Fifo(FifoSlot::default()),
             _ => Body::Other,
         };
@@ -148,6 +151,11 @@ impl<S: PageStore> ShareInode<S> {
             Some(object) => self.shared.store.refresh(object, attributes.size),
             None => Ok(()),
         }
+    }
+
+    fn link_text(&self) -> error::Result<Vec<u8>> {
+        let length = self.node.attributes(self.shared.now(), None)?.size;
+        self.shared.connection.read_link(self.node.id(), length)
     }
 
     /// The data changed from here: what the server tells of it later is no news.
@@ -300,10 +308,9 @@ impl<S: PageStore> Inode for ShareInode<S> {
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
-        if self.kind() != FileKind::Symlink {
-            return Err(Errno::EINVAL);
-        }
-        Ok(self.shared.connection.read_link(self.node.id())?)
+        let Body::Symlink(text) = &self.body else { return Err(Errno::EINVAL) };
+        let text = text.try_call_once(|| self.link_text())?;
+        Ok(text.clone())
     }
 
     fn open(&self, flags: u32) -> Result<Option<Arc<dyn File>>> {
