@@ -1,6 +1,7 @@
 //! madvise: what a program says about its use of memory.
 
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use pagelab_abi::addr::GuestVirt;
 use pagelab_paging::{Entry, EntryFlags};
@@ -179,6 +180,7 @@ impl AddressSpace {
     /// as clean as their entries say.
     fn free_swapped<M: Machine>(&mut self, memory: &Memory<M>, part: &Area) {
         let machine = &memory.machine;
+        memory.given_up.store(true, Ordering::Relaxed);
         let mut freed = 0;
         table::for_each(machine, self.root, part.start, part.end, |span| {
             for index in span.first..span.end {

@@ -109,6 +109,8 @@ const NO_SLOT: usize = usize::MAX;
 struct Slots {
     slots: Vec<Slot>,
     free: usize,
+    /// How many objects have a store.
+    stored: usize,
 }
 
 /// All objects.
@@ -126,7 +128,7 @@ impl Objects {
     /// No objects.
     #[must_use]
     pub const fn new() -> Self {
-        Self { inner: Mutex::new(Slots { slots: Vec::new(), free: NO_SLOT }) }
+        Self { inner: Mutex::new(Slots { slots: Vec::new(), free: NO_SLOT, stored: 0 }) }
     }
 
     /// A new object of `pages` pages, none of them present, with one reference,
@@ -175,7 +177,9 @@ impl Objects {
             return None;
         }
         let promised = object.promised;
+        let file = object.stored && object.kind != ObjectKind::Swap;
         object.index.clear(machine, &mut frames.hold());
+        inner.stored -= usize::from(file);
         let next = core::mem::replace(&mut inner.free, id.slot());
         inner.slots[id.slot()] = Slot::Free { next };
         Some(promised)
@@ -185,7 +189,14 @@ impl Objects {
     /// clean ones may be taken when memory runs short, dirty ones once they are
     /// written. Pages of other objects are nowhere else.
     pub fn set_stored(&self, id: ObjectId) {
-        self.inner.lock().object(id).stored = true;
+        let mut inner = self.inner.lock();
+        let was_stored = core::mem::replace(&mut inner.object(id).stored, true);
+        inner.stored += usize::from(!was_stored);
+    }
+
+    /// Whether any object has a store.
+    pub(crate) fn any_stored(&self) -> bool {
+        self.inner.lock().stored > 0
     }
 
     /// Whether pages may be taken, see [`Objects::set_stored`]; not if there is no
