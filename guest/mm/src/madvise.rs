@@ -273,6 +273,7 @@ fn removable<M: Machine>(memory: &Memory<M>, area: &Area) -> Result<ObjectId, Mm
 /// Makes pages of an object zero: those that nobody maps by taking them out,
 /// others where they are, because their mappers are not known here.
 fn remove_pages<M: Machine>(memory: &Memory<M>, object: ObjectId, first: u64, end: u64) {
+    memory.drop_slots(object, first..end);
     let (machine, frames) = (&memory.machine, &memory.frames);
     let mut at = first;
     loop {

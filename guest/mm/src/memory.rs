@@ -10,7 +10,7 @@ use crate::commit::Commit;
 use crate::error::{MmError, OutOfMemory};
 use crate::frames::{Frames, Use};
 use crate::machine::Machine;
-use crate::object::{ObjectId, Objects};
+use crate::object::{HoldsSlots, ObjectId, Objects};
 use crate::swap::Swap;
 
 /// First entry of a root that belongs to the kernel.
@@ -121,8 +121,12 @@ impl<M: Machine> Memory<M> {
     /// One reference to an object less; with the last one it goes, and so do the
     /// promises made for it.
     pub fn release_object(&self, id: ObjectId) {
-        if let Some(promised) = self.objects.release(&self.machine, self.frames, id) {
-            self.commit.take_back(promised);
+        loop {
+            match self.objects.release(&self.machine, self.frames, id) {
+                Ok(None) => return,
+                Ok(Some(promised)) => return self.commit.take_back(promised),
+                Err(HoldsSlots) => self.drop_slots(id, 0..u64::MAX),
+            }
         }
     }
 

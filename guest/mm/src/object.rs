@@ -86,8 +86,12 @@ pub enum InsertError {
     PastEnd,
 }
 
-struct Object {
-    kind: ObjectKind,
+/// An object cannot go while its index holds slots of swap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HoldsSlots;
+
+pub(crate) struct Object {
+    pub(crate) kind: ObjectKind,
     references: u32,
     /// How many pages it has, present or not.
     pages: u64,
@@ -95,10 +99,10 @@ struct Object {
     promised: u64,
     /// What its clean pages hold can be read again from a store.
     stored: bool,
-    index: Index,
+    pub(crate) index: Index,
 }
 
-enum Slot {
+pub(crate) enum Slot {
     Free { next: usize },
     Used(Object),
 }
@@ -106,7 +110,7 @@ enum Slot {
 /// End of the list of free slots.
 const NO_SLOT: usize = usize::MAX;
 
-struct Slots {
+pub(crate) struct Slots {
     slots: Vec<Slot>,
     free: usize,
     /// How many objects have a store.
@@ -115,7 +119,7 @@ struct Slots {
 
 /// All objects.
 pub struct Objects {
-    inner: Mutex<Slots>,
+    pub(crate) inner: Mutex<Slots>,
 }
 
 impl Default for Objects {
@@ -169,12 +173,25 @@ impl Objects {
 
     /// One reference less. With the last one the object goes, and the pages that
     /// were promised for it are returned.
-    pub fn release(&self, machine: &impl Machine, frames: &Frames, id: ObjectId) -> Option<u64> {
+    ///
+    /// # Errors
+    ///
+    /// [`HoldsSlots`], with nothing done, if it is the last one and some pages are
+    /// in swap: the caller takes their slots out first.
+    pub(crate) fn release(
+        &self,
+        machine: &impl Machine,
+        frames: &Frames,
+        id: ObjectId,
+    ) -> Result<Option<u64>, HoldsSlots> {
         let mut inner = self.inner.lock();
         let object = inner.object(id);
-        object.references -= 1;
-        if object.references > 0 {
-            return None;
+        if object.references > 1 {
+            object.references -= 1;
+            return Ok(None);
+        }
+        if object.index.swapped() > 0 {
+            return Err(HoldsSlots);
         }
         let promised = object.promised;
         let file = object.stored && object.kind != ObjectKind::Swap;
@@ -182,7 +199,7 @@ impl Objects {
         inner.stored -= usize::from(file);
         let next = core::mem::replace(&mut inner.free, id.slot());
         inner.slots[id.slot()] = Slot::Free { next };
-        Some(promised)
+        Ok(Some(promised))
     }
 
     /// Says that the object has a store, from which its pages can be read again:
@@ -223,6 +240,11 @@ impl Objects {
     /// How many pages are present.
     pub fn resident(&self, id: ObjectId) -> u64 {
         self.inner.lock().object(id).index.resident()
+    }
+
+    /// How many pages are in swap.
+    pub fn swapped(&self, id: ObjectId) -> u64 {
+        self.inner.lock().object(id).index.swapped()
     }
 
     /// What is at a page, and what kind of object it is.
@@ -392,7 +414,7 @@ impl Objects {
 
 impl Slots {
     /// The object. A reference that was given back and used again is a bug.
-    fn object(&mut self, id: ObjectId) -> &mut Object {
+    pub(crate) fn object(&mut self, id: ObjectId) -> &mut Object {
         match &mut self.slots[id.slot()] {
             Slot::Used(object) => object,
             Slot::Free { .. } => panic!("{id:?} was released"),
@@ -400,7 +422,7 @@ impl Slots {
     }
 
     /// The object, if there is one with that number.
-    fn existing(&mut self, id: ObjectId) -> Option<&mut Object> {
+    pub(crate) fn existing(&mut self, id: ObjectId) -> Option<&mut Object> {
         match self.slots.get_mut(id.slot())? {
             Slot::Used(object) => Some(object),
             Slot::Free { .. } => None,

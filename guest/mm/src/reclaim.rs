@@ -8,7 +8,8 @@
 //! * a clean page of a file is unmapped and dropped: it can be read again;
 //! * a dirty one is unmapped and given to the kernel to write, then dropped;
 //! * anonymous memory that its program gave up (`MADV_FREE`) is dropped;
-//! * other anonymous memory goes to swap, if there is any (`swap_out`).
+//! * other anonymous memory, and shared memory, goes to swap, if there is any
+//!   (`swap_out`, `swap_shared`).
 //!
 //! Left alone: pages of areas that are locked, pages of objects without a store,
 //! and frames with an owner that is not found, such as the kernel itself. Who
@@ -94,7 +95,7 @@ impl<M: Machine> Memory<M> {
     fn worth_a_look(&self) -> Option<[Use; 2]> {
         let swap = self.swap_use();
         let anonymous = swap.free > 0 || swap.cached > 0 || self.given_up.load(Ordering::Relaxed);
-        match (anonymous, self.objects.any_stored()) {
+        match (anonymous, swap.free > 0 || self.objects.any_stored()) {
             (true, true) => Some(EITHER),
             (true, false) => Some([Use::Anonymous; 2]),
             (false, true) => Some([Use::Cache; 2]),
@@ -172,10 +173,17 @@ impl<'a, M: Machine, P: Pager + ?Sized> Sweep<'a, M, P> {
     /// A page of an object.
     fn page(&mut self, wanted: &Wanted, place: (ObjectId, u64), dirty: bool) {
         let Memory { machine, frames, objects, .. } = self.memory;
-        if wanted.mappers > 0 && !(objects.is_stored(place.0) && self.unmap_page(wanted)) {
+        let shared = objects.is_shared_memory(place.0);
+        if shared && self.memory.swap_use().free == 0 {
             return;
         }
-        if objects.drop_clean(machine, frames, place, wanted.frame) {
+        let may_go = shared || objects.is_stored(place.0);
+        if wanted.mappers > 0 && !(may_go && self.unmap_page(wanted)) {
+            return;
+        }
+        if shared {
+            self.swap_out_shared(place, wanted.frame);
+        } else if objects.drop_clean(machine, frames, place, wanted.frame) {
             self.done.clean += 1;
         } else if (dirty || frames.hold().is_dirty(wanted.frame))
             && objects.is_stored(place.0)

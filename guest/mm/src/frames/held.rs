@@ -187,6 +187,14 @@ impl Held<'_> {
         self.inner.info[frame.index()].referenced = referenced;
     }
 
+    /// A frame is used for something else from now on.
+    pub(crate) fn set_use(&mut self, frame: Frame, usage: Use) {
+        let inner = &mut *self.inner;
+        let before = core::mem::replace(&mut inner.info[frame.index()].usage, usage);
+        inner.by_use[before as usize] -= 1;
+        inner.by_use[usage as usize] += 1;
+    }
+
     /// How many frames there is metadata for.
     #[must_use]
     pub fn metadata_len(&self) -> usize {
