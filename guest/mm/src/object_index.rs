@@ -27,15 +27,27 @@ pub(crate) struct Index {
     root: Option<Frame>,
     height: u32,
     resident: u64,
+    /// Pages that are in swap.
+    swapped: u64,
 }
 
 impl Index {
     pub(crate) const fn new() -> Self {
-        Self { root: None, height: 0, resident: 0 }
+        Self { root: None, height: 0, resident: 0, swapped: 0 }
     }
 
     pub(crate) const fn resident(&self) -> u64 {
         self.resident
+    }
+
+    /// Pages whose slot of swap the index holds.
+    pub(crate) const fn swapped(&self) -> u64 {
+        self.swapped
+    }
+
+    /// Whether it can hold slots.
+    pub(crate) const fn has_tables(&self) -> bool {
+        self.height > 0
     }
 
     const fn covers(&self, index: u64) -> bool {
@@ -52,6 +64,70 @@ impl Index {
             at = present(machine.read_entry(at, slot(index, level)))?;
         }
         Some(at)
+    }
+
+    /// The table that holds the entry of a page.
+    fn leaf(&self, machine: &impl Machine, index: u64) -> Option<Frame> {
+        let mut at = self.root.filter(|_| self.height > 0 && self.covers(index))?;
+        for level in (1..self.height).rev() {
+            at = present(machine.read_entry(at, slot(index, level)))?;
+        }
+        Some(at)
+    }
+
+    /// The slot of swap where a page is.
+    pub(crate) fn slot_at(&self, machine: &impl Machine, index: u64) -> Option<u64> {
+        if self.swapped == 0 {
+            return None;
+        }
+        machine.read_entry(self.leaf(machine, index)?, slot(index, 0)).swap_slot()
+    }
+
+    /// A page that is there is in swap now.
+    pub(crate) fn put_slot(&mut self, machine: &impl Machine, index: u64, number: u64) {
+        if let Some(leaf) = self.leaf(machine, index) {
+            let entry = Entry::for_swap(number, EntryFlags::empty());
+            machine.write_entry(leaf, slot(index, 0), entry);
+            self.resident -= 1;
+            self.swapped += 1;
+        }
+    }
+
+    /// A page that is in swap is there now.
+    pub(crate) fn put_frame(&mut self, machine: &impl Machine, index: u64, frame: Frame) {
+        if let Some(leaf) = self.leaf(machine, index) {
+            machine.write_entry(leaf, slot(index, 0), entry(frame));
+            self.resident += 1;
+            self.swapped -= 1;
+        }
+    }
+
+    /// Takes the first slot out that is for one of these pages.
+    pub(crate) fn take_slot(
+        &mut self,
+        machine: &impl Machine,
+        held: &mut Held<'_>,
+        pages: &Range<u64>,
+    ) -> Option<u64> {
+        if self.swapped == 0 {
+            return None;
+        }
+        let most = 1 << (LEVEL_BITS * self.height);
+        let mut index = pages.start;
+        while index < pages.end.min(most) {
+            let Some(leaf) = self.leaf(machine, index) else {
+                index = (index | (ENTRIES as u64 - 1)) + 1;
+                continue;
+            };
+            if let Some(found) = machine.read_entry(leaf, slot(index, 0)).swap_slot() {
+                machine.write_entry(leaf, slot(index, 0), Entry::EMPTY);
+                held.uncount_entry(leaf);
+                self.swapped -= 1;
+                return Some(found);
+            }
+            index += 1;
+        }
+        None
     }
 
     /// Puts a frame where there is none.
