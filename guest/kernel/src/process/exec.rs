@@ -24,7 +24,7 @@ use super::thread::Thread;
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
 use crate::syscall::memory::to_errno;
-use crate::{files, random, user};
+use crate::{files, random, signal, user};
 
 /// Pages of the stack that are mapped from the start, as on Linux; more on
 /// faults.
@@ -132,6 +132,7 @@ pub fn execve(
     hardware::activate(process.space().root());
     drop(old);
     process.signals.reset_for_exec();
+    signal::timer::delete_all(process, false);
     thread.signals.reset_for_exec();
     thread.clear_tid.store(0, Ordering::Relaxed);
     thread.robust_list.store(0, Ordering::Relaxed);

@@ -112,7 +112,7 @@ fn end_process(process: &Arc<Process>) {
     drop(own);
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
-    signal::timer::stop(process);
+    signal::timer::delete_all(process, true);
     let groups = signal::stop::groups_in_care_of(process);
     give_children_away(process);
     process.set_state(State::Ended(status));
