@@ -98,7 +98,7 @@ pub fn clear_tid(thread: &Thread) {
     // If nobody shares the memory, nobody can see it; and a bad address is the
     // program's own affair.
     if shared && user::write(GuestVirt(address), &0_u32).is_ok() {
-        futex::wake(address, 1);
+        futex::wake_one(address);
     }
 }
 
