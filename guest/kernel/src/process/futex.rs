@@ -300,7 +300,7 @@ pub fn release_robust(thread: &Thread) {
     let handle = |entry: u64| {
         let word = entry.wrapping_add(offset);
         let Ok(value) = user::read::<u32>(GuestVirt(word)) else { return };
-        if value & OWNER_MASK == thread.tid {
+        if value & OWNER_MASK == thread.tid() {
             let dead = value & WAITERS_BIT | OWNER_DIED;
             if user::write(GuestVirt(word), &dead).is_ok() && value & WAITERS_BIT != 0 {
                 wake_one(word);

@@ -155,7 +155,7 @@ pub fn time_of_process(process: &Process) -> CpuTime {
 pub fn time_of_thread(thread: &Thread) -> CpuTime {
     let mut time = thread.usage.lock().time;
     let scheduler = SCHEDULER.lock();
-    if scheduler.current.as_ref().is_some_and(|current| current.tid == thread.tid) {
+    if scheduler.current.as_ref().is_some_and(|current| current.tid() == thread.tid()) {
         time += scheduler.not_charged(cpu::timestamp());
     }
     time

@@ -284,7 +284,7 @@ pub fn shortest_own_time(thread: &Thread, not_charged: impl FnOnce() -> CpuTime)
         let now = match timer.clock {
             Clock::User => process.user,
             Clock::Process => process.sum(),
-            Clock::Thread(tid) if tid == thread.tid => own.sum(),
+            Clock::Thread(tid) if tid == thread.tid() => own.sum(),
             Clock::Thread(_) | Clock::Real | Clock::Wall => return None,
         };
         timer.setting.moment.map(|moment| moment.saturating_sub(now).max(SHORTEST))

@@ -33,7 +33,7 @@ pub fn own_number(call: u64) -> Option<u32> {
     match call {
         GETPID => Some(scheduler::ask_current(|thread| thread.process.pid)),
         GETPPID => Some(scheduler::ask_current(|thread| thread.process.parent())),
-        GETTID => Some(scheduler::ask_current(|thread| thread.tid)),
+        GETTID => Some(scheduler::ask_current(|thread| thread.tid())),
         _ => None,
     }
 }
@@ -249,7 +249,7 @@ pub fn futex(a: &Arguments) -> Outcome {
 pub fn set_tid_address(a: &Arguments) -> Outcome {
     let thread = scheduler::current();
     thread.clear_tid.store(a[0], Ordering::Relaxed);
-    Ok(thread.tid.into())
+    Ok(thread.tid().into())
 }
 
 const ROBUST_HEAD_SIZE: u64 = 24;

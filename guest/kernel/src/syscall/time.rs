@@ -152,7 +152,7 @@ pub fn timer_clock(clock: i32, thread: &Thread) -> Result<Clock, Errno> {
     let Ok(known) = u32::try_from(clock) else {
         named_clock(clock)?;
         let number = Tid::try_from(!(clock >> 3)).map_err(|_| Errno::EINVAL)?;
-        let number = if number == 0 { thread.tid } else { number };
+        let number = if number == 0 { thread.tid() } else { number };
         thread.process.thread(number).ok_or(Errno::EOPNOTSUPP)?;
         return Ok(if clock & OF_THREAD == 0 { Clock::Process } else { Clock::Thread(number) });
     };
@@ -160,7 +160,7 @@ pub fn timer_clock(clock: i32, thread: &Thread) -> Result<Clock, Errno> {
         linux::CLOCK_REALTIME => Ok(Clock::Wall),
         linux::CLOCK_MONOTONIC | linux::CLOCK_BOOTTIME => Ok(Clock::Real),
         linux::CLOCK_PROCESS_CPUTIME_ID => Ok(Clock::Process),
-        linux::CLOCK_THREAD_CPUTIME_ID => Ok(Clock::Thread(thread.tid)),
+        linux::CLOCK_THREAD_CPUTIME_ID => Ok(Clock::Thread(thread.tid())),
         _ => Err(Errno::EINVAL),
     }
 }
