@@ -55,10 +55,9 @@ pub struct Directory {
     pub frame_counts: AtomicU64,
     /// Sequence of the fields below and of the tables they name.
     pub sequence: AtomicU64,
-    /// Address of the table of processes: addresses of [`ProcessRecord`]s, 0 in
-    /// places that are not used.
+    /// Address of the table of processes: [`PlaceRecord`]s.
     pub processes: AtomicU64,
-    /// How many places that table has.
+    /// How many of them there are.
     pub process_places: AtomicU64,
     /// Address of the table of named objects: [`NameRecord`]s.
     pub names: AtomicU64,
@@ -114,6 +113,18 @@ pub fn begin_change(sequence: &AtomicU64) {
 pub fn end_change(sequence: &AtomicU64) {
     let value = sequence.load(Ordering::Relaxed);
     sequence.store((value | 1).wrapping_add(1), Ordering::Release);
+}
+
+/// Where a process is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PlaceRecord {
+    /// Address of its [`ProcessRecord`].
+    pub record: u64,
+    /// Its number.
+    pub pid: u64,
 }
 
 /// A process lives.
@@ -180,12 +191,11 @@ impl ProcessRecord {
 
     /// Sets the name; what does not fit is cut off.
     pub fn set_name(&self, name: &[u8]) {
-        for (index, word) in self.name.iter().enumerate() {
-            let mut bytes = [0; 8];
-            let rest = name.get(index * 8..).unwrap_or_default();
-            let length = rest.len().min(8);
-            bytes[..length].copy_from_slice(&rest[..length]);
-            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        let mut bytes = [0; NAME_BYTES];
+        let length = name.len().min(NAME_BYTES);
+        bytes[..length].copy_from_slice(&name[..length]);
+        for (word, half) in self.name.iter().zip(bytes.as_chunks::<8>().0) {
+            word.store(u64::from_le_bytes(*half), Ordering::Relaxed);
         }
     }
 
@@ -216,18 +226,20 @@ pub struct SpaceRecord {
     pub file: u64,
     /// Pages of shared memory that are present.
     pub shared_memory: u64,
+    /// Entries that hold a slot of swap.
+    pub swapped: u64,
     /// Page tables, the root not counted.
     pub tables: u64,
+    /// Frame of the root table.
+    pub root: u32,
+    /// Nothing that can be relied on.
+    pub reserved: u32,
     /// Address of an array of [`LeafRecord`]s: the areas, in order.
     pub leaves: u64,
     /// How many leaves there are.
     pub leaf_count: u64,
     /// How many areas there are.
     pub area_count: u64,
-    /// Frame of the root table.
-    pub root: u32,
-    /// Nothing.
-    pub reserved: u32,
 }
 
 /// Some areas of an address space.
@@ -336,7 +348,9 @@ pub struct NameRecord {
     /// Address of its path.
     pub path: u64,
     /// Length of the path in bytes.
-    pub length: u64,
+    pub length: u32,
+    /// Not 0 if it has been deleted.
+    pub deleted: u32,
 }
 
 /// A frame of physical memory: what the allocator knows of it.
@@ -353,10 +367,33 @@ pub struct FrameRecord {
     pub dirty: u8,
     /// Not 0 if it is free, and zero although it was used.
     pub zero_again: u8,
-    /// Nothing that can be relied on.
-    pub reserved: u8,
-    /// The kernel's reverse map: who maps it.
+    /// Not 0 if it was used lately other than through an entry.
+    pub referenced: u8,
+    /// The kernel's reverse map: see [`FrameRecord::swap_slot`].
     pub owner: u64,
+}
+
+/// Bits of the owner word of an anonymous frame that are the number of the
+/// virtual page where it is mapped; those above are a slot of swap.
+pub const OWNER_PAGE_BITS: u32 = 36;
+/// Bits of the owner word of a page of an object that are its number there;
+/// those above are the object's number.
+pub const OWNER_INDEX_BITS: u32 = 40;
+
+impl FrameRecord {
+    /// Slot of swap that holds what an anonymous frame holds, 0 for none.
+    #[must_use]
+    pub const fn swap_slot(&self) -> u64 {
+        if self.usage == USE_ANONYMOUS { self.owner >> OWNER_PAGE_BITS } else { 0 }
+    }
+
+    /// How many entries map a frame of a program: its owners, but for the object
+    /// or the swap cache that has it.
+    #[must_use]
+    pub const fn mappings(&self) -> u32 {
+        let alone = self.usage == USE_ANONYMOUS && self.swap_slot() == 0;
+        if alone { self.count } else { self.count.saturating_sub(1) }
+    }
 }
 
 /// Free.
@@ -398,7 +435,7 @@ pub struct FrameCounts {
 const _: () = {
     assert!(size_of::<Directory>() == 96);
     assert!(size_of::<ProcessRecord>() == 72 + 16 * FAULT_KINDS);
-    assert!(size_of::<SpaceRecord>() == 80);
+    assert!(size_of::<SpaceRecord>() == 88);
     assert!(size_of::<AreaRecord>() == 48);
     assert!(size_of::<FrameRecord>() == 16);
     assert!(size_of::<LeafRecord>() <= LEAF_STRIDE && LEAF_STRIDE.is_multiple_of(8));

@@ -7,6 +7,7 @@
 //! | system calls | [`syscall`] |
 //! | processes, threads, who runs | [`process`] |
 //! | the kernel's memory | [`memory`] |
+//! | what the host sees while it runs | [`publish`] |
 //! | hardware | the crate `pagelab_hal` |
 //!
 //! Unsafe code is in the hardware crate only. The kernel never touches a
@@ -31,8 +32,10 @@ mod fault;
 mod files;
 mod memory;
 mod process;
+mod publish;
 mod random;
 mod signal;
+mod swap;
 mod syscall;
 mod user;
 
@@ -51,10 +54,11 @@ fn pagelab_kernel_main(info: &'static BootInfo) -> ! {
         interrupt,
     });
     memory::init();
+    publish::init();
     random::init(info);
     files::init();
     if lab::is_present() {
-        interrupts::enable_devices();
+        interrupts::enable_lab();
     }
     process::init::start(info)
 }
@@ -70,6 +74,7 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
         _ => {}
     }
     if let Some(frame) = program {
+        files::write_back::write_if_due();
         process::scheduler::yield_now();
         syscall::before_return(frame, None);
     }

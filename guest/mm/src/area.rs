@@ -3,6 +3,7 @@
 
 use bitflags::bitflags;
 use pagelab_abi::addr::{GuestVirt, PAGE_SHIFT, PAGE_SIZE};
+use pagelab_abi::directory;
 use pagelab_paging::EntryFlags;
 
 use crate::object::ObjectId;
@@ -10,6 +11,7 @@ use crate::object::ObjectId;
 bitflags! {
     /// What a program may do with memory: Linux's `PROT_*`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[repr(transparent)]
     pub struct Protection: u8 {
         /// Read.
         const READ = 1;
@@ -23,6 +25,7 @@ bitflags! {
 bitflags! {
     /// Properties of an area.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[repr(transparent)]
     pub struct AreaFlags: u32 {
         /// Writes are seen by all who map the object.
         const SHARED = 1 << 0;
@@ -75,15 +78,18 @@ impl AreaFlags {
 
 /// What the pages of an area are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Backing {
     /// Private zeros.
-    Anonymous,
+    Anonymous = directory::BACKING_ANONYMOUS,
     /// Pages of an object; [`Area::offset`] says from which on.
-    Object(ObjectId),
+    Object(ObjectId) = directory::BACKING_OBJECT,
 }
 
-/// A range of pages that are mapped in one way.
+/// A range of pages that are mapped in one way. The host reads it as it is
+/// (`pagelab_abi::directory`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Area {
     /// First byte.
     pub start: GuestVirt,
@@ -98,11 +104,45 @@ pub struct Area {
     /// 0 until the area has an anonymous page; then areas whose pages may be
     /// managed together have the same number (Linux: `anon_vma`).
     pub family: u32,
-    /// What the program may do.
-    pub protection: Protection,
     /// Everything else.
     pub flags: AreaFlags,
+    /// What the program may do.
+    pub protection: Protection,
 }
+
+const _: () = {
+    use core::mem::offset_of;
+
+    use directory::{AreaRecord, area};
+    assert!(size_of::<Area>() == size_of::<AreaRecord>());
+    assert!(offset_of!(Area, start) == offset_of!(AreaRecord, start));
+    assert!(offset_of!(Area, end) == offset_of!(AreaRecord, end));
+    assert!(offset_of!(Area, offset) == offset_of!(AreaRecord, offset));
+    assert!(offset_of!(Area, backing) == offset_of!(AreaRecord, backing));
+    assert!(offset_of!(Area, family) == offset_of!(AreaRecord, family));
+    assert!(offset_of!(Area, flags) == offset_of!(AreaRecord, flags));
+    assert!(offset_of!(Area, protection) == offset_of!(AreaRecord, protection));
+    assert!(Protection::READ.bits() == directory::PROTECTION_READ);
+    assert!(Protection::WRITE.bits() == directory::PROTECTION_WRITE);
+    assert!(Protection::EXECUTE.bits() == directory::PROTECTION_EXECUTE);
+    assert!(AreaFlags::SHARED.bits() == area::SHARED);
+    assert!(AreaFlags::GROWS_DOWN.bits() == area::GROWS_DOWN);
+    assert!(AreaFlags::NO_RESERVE.bits() == area::NO_RESERVE);
+    assert!(AreaFlags::ACCOUNTED.bits() == area::ACCOUNTED);
+    assert!(AreaFlags::LOCKED.bits() == area::LOCKED);
+    assert!(AreaFlags::LOCK_ON_FAULT.bits() == area::LOCK_ON_FAULT);
+    assert!(AreaFlags::DONT_FORK.bits() == area::DONT_FORK);
+    assert!(AreaFlags::WIPE_ON_FORK.bits() == area::WIPE_ON_FORK);
+    assert!(AreaFlags::DONT_DUMP.bits() == area::DONT_DUMP);
+    assert!(AreaFlags::SEQUENTIAL.bits() == area::SEQUENTIAL);
+    assert!(AreaFlags::RANDOM.bits() == area::RANDOM);
+    assert!(AreaFlags::HUGE_PAGE.bits() == area::HUGE_PAGE);
+    assert!(AreaFlags::NO_HUGE_PAGE.bits() == area::NO_HUGE_PAGE);
+    assert!(AreaFlags::MAY_WRITE.bits() == area::MAY_WRITE);
+    assert!(AreaFlags::SOFT_DIRTY.bits() == area::SOFT_DIRTY);
+    assert!(AreaFlags::STACK.bits() == area::STACK);
+    assert!(AreaFlags::SHARED_MEMORY.bits() == area::SHARED_MEMORY);
+};
 
 /// Pages kept free below an area that grows down.
 pub const STACK_GUARD_PAGES: u64 = 256;

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 
 use pagelab_abi::addr::GuestVirt;
+use pagelab_abi::directory::{LEAF_STRIDE, LeafRecord};
 
 use crate::area::Area;
 use crate::error::OutOfMemory;
@@ -22,6 +23,21 @@ pub const MAX_AREAS: usize = 65530;
 /// How many areas a leaf holds.
 const LEAF_AREAS: usize = 32;
 
+const _: () = {
+    assert!(core::mem::offset_of!(Leaf, published) == 0);
+    assert!(size_of::<Leaf>() == LEAF_STRIDE);
+};
+
+/// The first fields of [`Areas`], in the order of
+/// `pagelab_abi::directory::SpaceRecord`.
+#[derive(Default)]
+#[repr(C)]
+struct Published {
+    leaves: u64,
+    leaf_count: u64,
+    area_count: u64,
+}
+
 /// Where an area is. Valid until areas are inserted or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -29,7 +45,10 @@ pub struct Place {
     slot: usize,
 }
 
+#[repr(C)]
 struct Leaf {
+    /// Where the host finds the areas.
+    published: LeafRecord,
     /// Never empty, in order.
     areas: Vec<Area>,
     /// The largest gap before one of the areas, guard gaps included.
@@ -38,7 +57,10 @@ struct Leaf {
 
 /// The areas.
 #[derive(Default)]
+#[repr(C)]
 pub struct Areas {
+    /// Where the host finds the leaves: see `pagelab_abi::directory`.
+    published: Published,
     leaves: Vec<Leaf>,
     /// Empty leaves for insertions that must not fail.
     spare: Vec<Vec<Area>>,
@@ -51,7 +73,13 @@ impl Areas {
     /// No areas.
     #[must_use]
     pub const fn new() -> Self {
-        Self { leaves: Vec::new(), spare: Vec::new(), count: 0, last: Cell::new(None) }
+        Self {
+            published: Published { leaves: 0, leaf_count: 0, area_count: 0 },
+            leaves: Vec::new(),
+            spare: Vec::new(),
+            count: 0,
+            last: Cell::new(None),
+        }
     }
 
     /// How many there are.
@@ -100,6 +128,7 @@ impl Areas {
             _ => count,
         };
         self.leaves.try_reserve(count)?;
+        self.publish();
         self.spare.try_reserve(count.max(1))?;
         while self.spare.len() < count {
             let mut leaf = Vec::new();
@@ -226,14 +255,16 @@ impl Areas {
         let Some(leaf) = leaf.checked_sub(1).or((!self.leaves.is_empty()).then_some(0)) else {
             let mut areas = self.take_spare();
             areas.push(area);
-            self.leaves.push(Leaf { areas, largest_gap: 0 });
-            return self.measure_from(0);
+            self.leaves.push(Leaf::new(areas));
+            self.measure_from(0);
+            return self.publish();
         };
         let areas = &mut self.leaves[leaf].areas;
         let slot = areas.partition_point(|other| other.start < area.start);
         if areas.len() < LEAF_AREAS {
             areas.insert(slot, area);
-            return self.measure_from(leaf);
+            self.measure_from(leaf);
+            return self.publish();
         }
         let mut upper = self.take_spare();
         let lower = &mut self.leaves[leaf].areas;
@@ -243,9 +274,10 @@ impl Areas {
         } else {
             upper.insert(slot - LEAF_AREAS / 2, area);
         }
-        self.leaves.insert(leaf + 1, Leaf { areas: upper, largest_gap: 0 });
+        self.leaves.insert(leaf + 1, Leaf::new(upper));
         self.measure_from(leaf);
         self.measure_from(leaf + 1);
+        self.publish();
     }
 
     /// Takes an area out.
@@ -262,6 +294,7 @@ impl Areas {
         if place.leaf < self.leaves.len() {
             self.measure_from(place.leaf);
         }
+        self.publish();
         area
     }
 
@@ -356,16 +389,26 @@ impl Areas {
             areas.extend(leaf.areas.iter().filter_map(&mut copy));
             if !areas.is_empty() {
                 new.count += areas.len();
-                new.leaves.push(Leaf { areas, largest_gap: 0 });
+                new.leaves.push(Leaf::new(areas));
             }
         }
         (0..new.leaves.len()).for_each(|leaf| new.measure(leaf));
+        new.publish();
         Ok(new)
     }
 
     fn take_spare(&mut self) -> Vec<Area> {
         assert!(!self.spare.is_empty(), "areas inserted without reserving");
         self.spare.pop().unwrap_or_default()
+    }
+
+    /// Says where the leaves are; called whenever that or their number changed.
+    fn publish(&mut self) {
+        self.published = Published {
+            leaves: self.leaves.as_ptr() as u64,
+            leaf_count: self.leaves.len() as u64,
+            area_count: self.count as u64,
+        };
     }
 
     fn end_before(&self, place: Place) -> u64 {
@@ -390,6 +433,16 @@ impl Areas {
             end = area.end.0;
         }
         leaf.largest_gap = largest;
+        leaf.published =
+            LeafRecord { areas: leaf.areas.as_ptr() as u64, count: leaf.areas.len() as u64 };
+        self.publish();
+    }
+}
+
+impl Leaf {
+    /// One that is measured next.
+    const fn new(areas: Vec<Area>) -> Self {
+        Self { published: LeafRecord { areas: 0, count: 0 }, areas, largest_gap: 0 }
     }
 }
 

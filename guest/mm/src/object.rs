@@ -26,6 +26,7 @@ use crate::owner;
 
 /// Names an object as long as it is referenced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct ObjectId(NonZeroU32);
 
 impl ObjectId {

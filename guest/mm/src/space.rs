@@ -81,6 +81,7 @@ impl Default for Limits {
 
 /// Pages that are present, by what they are. The zero page does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Resident {
     /// Anonymous memory.
     pub anonymous: u64,
@@ -114,28 +115,47 @@ pub struct Sizes {
 }
 
 /// An address space. It must be given back by [`AddressSpace::destroy`].
+///
+/// Its first fields are read by the host (`pagelab_abi::directory::SpaceRecord`).
+#[repr(C)]
 pub struct AddressSpace {
+    pub(crate) heap_start: GuestVirt,
+    pub(crate) heap_end: GuestVirt,
+    pub(crate) resident: Resident,
+    /// Entries that hold a slot of swap.
+    pub(crate) swapped: u64,
+    /// Page tables, the root not counted.
+    pub(crate) tables: u64,
     pub(crate) root: Frame,
     pub(crate) areas: Areas,
     pub(crate) layout: Layout,
     /// Resource limits.
     pub limits: Limits,
-    pub(crate) resident: Resident,
-    /// Entries that hold a slot of swap.
-    pub(crate) swapped: u64,
     pub(crate) peak_resident: u64,
     pub(crate) peak_total: u64,
     pub(crate) sizes: Sizes,
-    /// Page tables, the root not counted.
-    pub(crate) tables: u64,
     pub(crate) last_family: u32,
-    pub(crate) heap_start: GuestVirt,
-    pub(crate) heap_end: GuestVirt,
     /// Bytes of the program's data, see `RLIMIT_DATA`.
     pub(crate) program_data: u64,
     /// `mlockall(MCL_FUTURE)`: what new areas get.
     pub(crate) lock_future: AreaFlags,
 }
+
+const _: () = {
+    use core::mem::offset_of;
+
+    use pagelab_abi::directory::SpaceRecord;
+    assert!(offset_of!(AddressSpace, heap_start) == offset_of!(SpaceRecord, heap_start));
+    assert!(offset_of!(AddressSpace, heap_end) == offset_of!(SpaceRecord, heap_end));
+    assert!(offset_of!(AddressSpace, resident) == offset_of!(SpaceRecord, anonymous));
+    assert!(offset_of!(Resident, anonymous) == 0);
+    assert!(offset_of!(Resident, file) == 8);
+    assert!(offset_of!(Resident, shared_memory) == 16);
+    assert!(offset_of!(AddressSpace, swapped) == offset_of!(SpaceRecord, swapped));
+    assert!(offset_of!(AddressSpace, tables) == offset_of!(SpaceRecord, tables));
+    assert!(offset_of!(AddressSpace, root) == offset_of!(SpaceRecord, root));
+    assert!(offset_of!(AddressSpace, areas) == offset_of!(SpaceRecord, leaves));
+};
 
 impl AddressSpace {
     /// An empty address space.

@@ -159,9 +159,8 @@ impl<'a> Counter<'a> {
     fn page(&mut self, frame: u64, flags: EntryFlags) {
         let record = self.frames.get(frame).copied().unwrap_or_default();
         let anonymous = record.usage == USE_ANONYMOUS;
-        // An object owns its frames too, without mapping them. A guest that
-        // lies about its counts gets shares of something.
-        let mappings = u64::from(record.count).saturating_sub(u64::from(!anonymous)).max(1);
+        // A guest that lies about its counts gets shares of something.
+        let mappings = u64::from(record.mappings()).max(1);
         let share = (PAGE_SIZE << SHARE_SHIFT) / mappings;
         let dirty = flags.contains(EntryFlags::DIRTY) || record.dirty != 0;
         let usage = &mut self.usage;

@@ -16,6 +16,8 @@ use super::thread::Thread;
 use super::usage::Counters;
 use super::wait::Change;
 use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
+use crate::files::cache;
+use crate::publish;
 use crate::signal::{self, SIGCHLD, SignalInfo};
 use crate::user;
 
@@ -110,6 +112,7 @@ fn end_process(process: &Arc<Process>) {
     emit(process, status);
     let own = process.replace_space(init::process().space());
     drop(own);
+    cache().unpin_unused();
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
     signal::timer::delete_all(process, true);
@@ -156,7 +159,11 @@ fn emit(process: &Process, status: ExitStatus) {
 fn give_children_away(process: &Process) {
     let children = core::mem::take(&mut process.family.lock().children);
     for child in children {
-        child.family.lock().parent = init::process().pid;
+        {
+            let mut family = child.family.lock();
+            family.parent = init::process().pid;
+            publish::family_changed(&child, &family);
+        }
         match child.state() {
             State::Alive => init::process().family.lock().children.push(child),
             State::Ended(_) | State::Reaped(_) => forget(child.pid),

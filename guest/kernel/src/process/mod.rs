@@ -10,7 +10,8 @@
 //! | [`wait`] | a parent learns of it |
 //! | [`init`] | process 1: starts the first program, and balances the books |
 //! | [`thread`], [`scheduler`], [`sleep`], [`futex`] | who runs, who waits |
-//! | [`oom`] | what happens when memory runs out |
+//! | [`reclaim`], [`oom`] | what happens when memory runs short, and out |
+//! | [`spaces`] | all address spaces, for the reverse map |
 //!
 //! Locks are held for pieces of computation, never over a sleep, and in this
 //! order: a process's fields, [`TABLE`], the scheduler's.
@@ -20,8 +21,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use pagelab_abi::directory::ProcessRecord;
 use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::FaultCounters;
 use pagelab_hal::sync::Lock;
@@ -34,6 +36,7 @@ use self::space::Space;
 use self::thread::{Thread, Tid};
 use self::usage::Usage;
 use crate::memory::memory;
+use crate::publish;
 use crate::signal::ProcessSignals;
 
 pub mod exec;
@@ -44,9 +47,11 @@ pub mod init;
 pub mod limits;
 pub mod oom;
 pub mod program;
+pub mod reclaim;
 pub mod scheduler;
 pub mod sleep;
 pub mod space;
+pub mod spaces;
 pub mod thread;
 pub mod usage;
 pub mod wait;
@@ -88,7 +93,10 @@ pub struct Process {
     pub oom_score_adj: AtomicI32,
     state: Lock<State>,
     space: Lock<Arc<Space>>,
-    faults: Lock<FaultCounters>,
+    /// What the host sees of it; its faults are counted here.
+    pub record: ProcessRecord,
+    /// Where its record is in the list of records.
+    pub place: AtomicU64,
 }
 
 /// Who a process belongs to.
@@ -206,9 +214,11 @@ impl Process {
             oom_score_adj: AtomicI32::new(inherited.oom_score_adj),
             state: Lock::new(State::Alive),
             space: Lock::new(inherited.space),
-            faults: Lock::new(FaultCounters::default()),
+            record: ProcessRecord::default(),
+            place: AtomicU64::new(0),
         });
         TABLE.lock().insert(pid, process.clone());
+        publish::process_added(&process);
         process
     }
 
@@ -220,6 +230,7 @@ impl Process {
 
     /// Gives it another address space; the old one is returned.
     pub fn replace_space(&self, space: Arc<Space>) -> Arc<Space> {
+        publish::space_changed(self, &space);
         core::mem::replace(&mut *self.space.lock(), space)
     }
 
@@ -242,6 +253,7 @@ impl Process {
     /// Says whether it lives.
     pub fn set_state(&self, state: State) {
         *self.state.lock() = state;
+        publish::state_changed(self);
     }
 
     /// Its parent, which is process 1 if the real one is gone.
@@ -257,14 +269,12 @@ impl Process {
     /// Counts one of its faults.
     #[inline]
     pub fn count_fault(&self, kind: FaultKind, cost: u64) {
-        let mut faults = self.faults.lock();
-        faults.count[kind as usize] += 1;
-        faults.cost[kind as usize] += cost;
+        self.record.count_fault(kind, cost);
     }
 
     /// Its faults so far.
     pub fn faults(&self) -> FaultCounters {
-        *self.faults.lock()
+        self.record.faults()
     }
 }
 
@@ -321,6 +331,9 @@ pub fn find_thread(tid: Tid) -> Option<Arc<Thread>> {
 
 /// Takes a process out of the table: it has been waited for.
 pub fn forget(pid: Pid) {
+    if let Some(process) = find(pid) {
+        publish::process_removed(&process);
+    }
     let process = TABLE.lock().remove(&pid);
     drop(process);
 }

@@ -27,6 +27,8 @@ use pagelab_hal::{cpu, interrupts, memory, time, trap};
 use super::thread::{RunState, Thread};
 use super::usage::CpuTime;
 use super::{Process, State, sleep};
+use crate::files::write_back;
+use crate::publish;
 use crate::signal::timer;
 
 /// How long a thread runs while others are ready, in nanoseconds.
@@ -218,6 +220,7 @@ fn wait_until_somebody_is_ready() {
     while SCHEDULER.lock().ready.is_empty() {
         sleepers_changed();
         cpu::wait_for_interrupt();
+        write_back::write_if_due();
     }
     SCHEDULER.lock().end_idle_time();
 }
@@ -233,6 +236,7 @@ pub fn after_switch() {
     drop(ended);
     let this = current();
     this.load_segments();
+    publish::now_running(&this);
     memory::activate(this.process.space().root());
 }
 
@@ -293,7 +297,8 @@ impl Scheduler {
             let not_charged = || self.not_charged(cpu::timestamp());
             Some(now() + timer::shortest_own_time(thread, not_charged)?)
         });
-        let moments = [slice, sleep::first_moment(), timer::first_moment(), own_time];
+        let old = write_back::first_moment();
+        let moments = [slice, sleep::first_moment(), timer::first_moment(), own_time, old];
         let wanted = moments.into_iter().flatten().min();
         match (wanted, self.alarm) {
             (Some(moment), Some(armed)) if armed <= moment => {}

@@ -1,8 +1,10 @@
 //! An address space that threads, and processes after `vfork`, may share.
 
 use alloc::sync::Arc;
+use core::sync::atomic::AtomicU64;
 
 use pagelab_abi::addr::Frame;
+use pagelab_abi::directory::{begin_change, end_change};
 use pagelab_hal::memory::retire;
 use pagelab_hal::sync::{Guard, Lock};
 use pagelab_mm::{AddressSpace, Layout, LayoutShift, Limits, OutOfMemory};
@@ -13,12 +15,17 @@ use crate::random;
 /// An address space; destroyed with its last user.
 pub struct Space {
     root: Frame,
+    /// Tells the host whether what it reads of the space belongs together.
+    sequence: AtomicU64,
     /// `None` only while it is being destroyed.
     inner: Lock<Option<AddressSpace>>,
 }
 
 /// Access to an address space.
-pub struct SpaceGuard<'a>(Guard<'a, Option<AddressSpace>>);
+pub struct SpaceGuard<'a> {
+    guard: Guard<'a, Option<AddressSpace>>,
+    sequence: &'a AtomicU64,
+}
 
 impl Space {
     /// An empty one.
@@ -40,7 +47,8 @@ impl Space {
 
     /// One that was made by fork.
     pub fn with(space: AddressSpace) -> Arc<Self> {
-        Arc::new(Self { root: space.root(), inner: Lock::new(Some(space)) })
+        let root = space.root();
+        Arc::new(Self { root, sequence: AtomicU64::new(0), inner: Lock::new(Some(space)) })
     }
 
     /// The root table.
@@ -53,7 +61,22 @@ impl Space {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> SpaceGuard<'_> {
-        SpaceGuard(self.inner.lock())
+        let guard = self.inner.lock();
+        begin_change(&self.sequence);
+        SpaceGuard { guard, sequence: &self.sequence }
+    }
+
+    /// Where the host finds the address space, and its sequence.
+    pub fn published(&self) -> (u64, u64) {
+        let space = self.inner.lock().as_ref().map_or(0, |space| core::ptr::from_ref(space) as u64);
+        (space, core::ptr::from_ref(&self.sequence) as u64)
+    }
+
+    /// Access to it, unless somebody has it.
+    pub fn try_lock(&self) -> Option<SpaceGuard<'_>> {
+        let guard = self.inner.try_lock()?;
+        begin_change(&self.sequence);
+        Some(SpaceGuard { guard, sequence: &self.sequence })
     }
 }
 
@@ -71,13 +94,20 @@ impl core::ops::Deref for SpaceGuard<'_> {
 
     #[inline]
     fn deref(&self) -> &AddressSpace {
-        self.0.as_ref().expect("an address space is there until it is dropped")
+        self.guard.as_ref().expect("an address space is there until it is dropped")
     }
 }
 
 impl core::ops::DerefMut for SpaceGuard<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut AddressSpace {
-        self.0.as_mut().expect("an address space is there until it is dropped")
+        self.guard.as_mut().expect("an address space is there until it is dropped")
+    }
+}
+
+impl Drop for SpaceGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        end_change(self.sequence);
     }
 }

@@ -11,6 +11,7 @@ use pagelab_hal::trap::TrapFrame;
 
 use super::usage::CpuTime;
 use super::{Process, scheduler};
+use crate::publish;
 use crate::signal::ThreadSignals;
 use crate::syscall::before_return;
 
@@ -147,10 +148,12 @@ impl Thread {
         start: Option<TrapFrame>,
         main: fn() -> !,
     ) -> Option<Arc<Self>> {
+        let context = Context::new(main)?;
+        publish::thread_changed(&process.record, None, RunState::Ready);
         Some(Arc::new(Self {
             tid: AtomicU32::new(tid),
             process,
-            context: Context::new(main)?,
+            context,
             user: Lock::new(user),
             signals,
             ending: AtomicBool::new(false),
@@ -185,7 +188,9 @@ impl Thread {
 
     /// Says whether the scheduler may run it.
     pub fn set_run_state(&self, state: RunState) {
+        let before = self.run_state();
         self.run_state.store(state as u8, Ordering::Relaxed);
+        publish::thread_changed(&self.process.record, Some(before), state);
     }
 
     /// Whether there is something to do before it returns to ring 3: a signal,

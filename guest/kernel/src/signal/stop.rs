@@ -13,6 +13,7 @@ use super::{SIGCHLD, SIGCONT, SIGHUP, send};
 use crate::process::thread::Thread;
 use crate::process::wait::Change;
 use crate::process::{Pid, Process, State, all, find, init};
+use crate::publish;
 
 /// Whether a process is stopped, and what its parent has not seen yet.
 #[derive(Debug, Default)]
@@ -53,6 +54,7 @@ pub fn stop(process: &Arc<Process>, signal: u8) {
     for thread in process.threads.lock().iter() {
         thread.call_attention();
     }
+    publish::state_changed(process);
     log::debug!("process {}: stopped by signal {signal}", process.pid);
     tell_parent(process, Change::Stopped(signal));
 }
@@ -66,6 +68,7 @@ pub fn go_on(process: &Arc<Process>) {
         }
         *job = Job { stopped: false, change: Some(Change::Continued) };
     }
+    publish::state_changed(process);
     process.signals.continued.wake_all();
     log::debug!("process {}: goes on", process.pid);
     tell_parent(process, Change::Continued);

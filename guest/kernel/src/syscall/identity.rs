@@ -9,7 +9,7 @@ use zerocopy::{Immutable, IntoBytes};
 use super::{Arguments, Outcome, int};
 use crate::memory::memory;
 use crate::process::{Pid, Process, all, find, scheduler};
-use crate::user;
+use crate::{publish, user};
 
 /// What `uname` says.
 pub const RELEASE: &str = "6.1.0-pagelab";
@@ -109,7 +109,9 @@ fn setpgid(pid: Pid, group: i32) -> Outcome {
     if session == process.pid || (group != process.pid && !exists()) {
         return Err(Errno::EPERM.into());
     }
-    process.family.lock().group = group;
+    let mut family = process.family.lock();
+    family.group = group;
+    publish::family_changed(&process, &family);
     Ok(0)
 }
 
@@ -122,6 +124,7 @@ fn setsid() -> Outcome {
     let mut family = process.family.lock();
     family.session = pid;
     family.group = pid;
+    publish::family_changed(&process, &family);
     Ok(pid.into())
 }
 
@@ -159,6 +162,7 @@ struct SystemInfo {
 fn sysinfo(a: &Arguments) -> Outcome {
     const PAGE: u64 = pagelab_abi::addr::PAGE_SIZE;
     let counters = memory().frames.counters();
+    let swap = memory().swap_use();
     let info = SystemInfo {
         uptime: time::since_start() / 1_000_000_000,
         loads: [0; 3],
@@ -166,8 +170,8 @@ fn sysinfo(a: &Arguments) -> Outcome {
         free_ram: counters.free * PAGE,
         shared_ram: counters.cache * PAGE,
         buffer_ram: 0,
-        total_swap: 0,
-        free_swap: 0,
+        total_swap: swap.total * PAGE,
+        free_swap: swap.free * PAGE,
         processes: u16::try_from(all().len()).unwrap_or(u16::MAX),
         padding: [0; 3],
         total_high: 0,

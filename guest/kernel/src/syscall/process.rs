@@ -18,6 +18,7 @@ use crate::process::thread::Thread;
 use crate::process::usage::Counters;
 use crate::process::wait::{self, WaitOptions, Which};
 use crate::process::{ExitStatus, Process, exec, exit, find, futex as futexes, scheduler};
+use crate::publish;
 use crate::signal::{SIGCHLD, SIGNALS, child_change};
 use crate::user;
 
@@ -316,6 +317,7 @@ pub fn prctl(a: &Arguments) -> Outcome {
             }
             let length = name.iter().position(|&byte| byte == 0).unwrap_or(NAME_SIZE);
             let name = alloc::string::String::from_utf8_lossy(&name[..length]).into_owned();
+            publish::name_changed(&process, &name);
             process.image.lock().name = name;
             Ok(0)
         }

@@ -113,6 +113,37 @@ pub enum FramesError {
     NoMetadata(FrameRange),
 }
 
+/// Addresses of what the host reads, see `pagelab_abi::directory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The table of frames.
+    pub table: u64,
+    /// How many it has.
+    pub frames: u64,
+    /// The counts.
+    pub counts: u64,
+}
+
+const _: () = {
+    use core::mem::offset_of;
+
+    use pagelab_abi::directory::{FrameCounts, FrameRecord};
+    assert!(size_of::<FrameInfo>() == size_of::<FrameRecord>());
+    assert!(offset_of!(FrameInfo, count) == offset_of!(FrameRecord, count));
+    assert!(offset_of!(FrameInfo, usage) == offset_of!(FrameRecord, usage));
+    assert!(offset_of!(FrameInfo, dirty) == offset_of!(FrameRecord, dirty));
+    assert!(offset_of!(FrameInfo, zero_again) == offset_of!(FrameRecord, zero_again));
+    assert!(offset_of!(FrameInfo, referenced) == offset_of!(FrameRecord, referenced));
+    assert!(offset_of!(FrameInfo, owner) == offset_of!(FrameRecord, owner));
+    assert!(offset_of!(Inner, total) == offset_of!(FrameCounts, total));
+    assert!(offset_of!(Inner, free) == offset_of!(FrameCounts, free));
+    assert!(offset_of!(Inner, unopened_zero) == offset_of!(FrameCounts, unopened_zero));
+    assert!(offset_of!(Inner, fresh) == offset_of!(FrameCounts, fresh));
+    assert!(offset_of!(Inner, zero_again) == offset_of!(FrameCounts, zero_again));
+    assert!(offset_of!(Inner, by_use) == offset_of!(FrameCounts, by_use));
+    assert!(USES == pagelab_abi::directory::USES);
+};
+
 /// A contiguous run of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -127,23 +158,26 @@ pub struct Frames {
     inner: Mutex<Inner>,
 }
 
+/// The counts come first and in the order of `pagelab_abi::directory`, because the
+/// host reads them here.
+#[repr(C)]
 struct Inner {
+    total: u64,
+    free: u64,
+    unopened_zero: u64,
+    /// Free frames of opened blocks that are zero ...
+    fresh: u64,
+    /// ... and those of them that were used.
+    zero_again: u64,
+    by_use: [u64; USES],
     info: &'static mut [FrameInfo],
     lists: Lists,
     /// Memory that was never opened, `next_range` the first that has some.
     ranges: [FrameRange; MAX_RANGES],
     next_range: usize,
     unopened: u64,
-    unopened_zero: u64,
-    /// Free frames of opened blocks that are zero ...
-    fresh: u64,
-    /// ... and those of them that were used.
-    zero_again: u64,
-    total: u64,
-    free: u64,
     /// Free frames that only the kernel itself gets.
     reserve: u64,
-    by_use: [u64; USES],
 }
 
 impl Frames {
@@ -292,6 +326,16 @@ impl Frames {
     /// search for victims passes it over once.
     pub fn note_used(&self, frame: Frame) {
         self.hold().set_referenced(frame, true);
+    }
+
+    /// Where the host finds the table of frames and the counts.
+    pub fn published(&self) -> Published {
+        let inner = self.inner.lock();
+        Published {
+            table: core::ptr::from_ref(&*inner.info).cast::<FrameInfo>() as u64,
+            frames: inner.info.len() as u64,
+            counts: core::ptr::from_ref(&*inner) as u64,
+        }
     }
 
     /// How many frames are free.

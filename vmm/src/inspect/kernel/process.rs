@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pagelab_abi::addr::{GuestPhys, PAGE_SHIFT};
 use pagelab_abi::directory::{
-    AreaRecord, BACKING_OBJECT, Directory, LEAF_STRIDE, LeafRecord, NameRecord, ProcessRecord,
-    STATE_ENDED, STATE_STOPPED, SpaceRecord,
+    AreaRecord, BACKING_OBJECT, Directory, LEAF_STRIDE, LeafRecord, NameRecord, PlaceRecord,
+    ProcessRecord, STATE_ENDED, STATE_STOPPED, SpaceRecord,
 };
 use pagelab_abi::fault::{FAULT_KINDS, FaultKind};
 use serde::{Serialize, Serializer};
@@ -138,6 +138,8 @@ pub struct Space {
     pub file_pages: u64,
     /// Pages of shared memory that are present.
     pub shared_memory_pages: u64,
+    /// Pages that are in swap.
+    pub swapped_pages: u64,
     /// Page tables, with the root.
     pub tables: u64,
     /// How many areas there are.
@@ -164,6 +166,7 @@ impl Space {
             anonymous_pages: record.anonymous,
             file_pages: record.file,
             shared_memory_pages: record.shared_memory,
+            swapped_pages: record.swapped,
             tables: record.tables.saturating_add(1),
             areas: record.area_count,
             leaves: record.leaves,
@@ -260,11 +263,11 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
     fn places(&self, directory: &Directory) -> Result<Vec<u64>, KernelError> {
         let start = directory.processes.load(Ordering::Relaxed);
         let count = directory.process_places.load(Ordering::Relaxed);
-        let size = bounded("processes", count, MAX_PLACES, 8, start)?;
+        let size = bounded("processes", count, MAX_PLACES, size_of::<PlaceRecord>(), start)?;
         let bytes = self.read_bytes("the table of processes", start, size)?;
-        let (words, _) = bytes.as_chunks::<8>();
-        let addresses = words.iter().map(|&word| u64::from_le_bytes(word));
-        Ok(addresses.filter(|&address| address != 0).collect())
+        let records =
+            bytes.chunks_exact(size_of::<PlaceRecord>()).map(PlaceRecord::read_from_bytes);
+        Ok(records.filter_map(Result::ok).map(|place| place.record).collect())
     }
 
     fn process_at(&self, address: u64) -> Result<Process, KernelError> {
@@ -370,12 +373,17 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
             let mut names = BTreeMap::new();
             for record in bytes.chunks_exact(each) {
                 let Ok(record) = NameRecord::read_from_bytes(record) else { continue };
-                let length = bounded("bytes of a name", record.length, MAX_PATH, 1, record.path)?;
+                let length = u64::from(record.length);
+                let length = bounded("bytes of a name", length, MAX_PATH, 1, record.path)?;
                 let path = self.read_bytes("a name", record.path, length)?;
+                let mut path = String::from_utf8_lossy(&path).into_owned();
+                if record.deleted != 0 {
+                    path.push_str(" (deleted)");
+                }
                 let name = ObjectName {
                     device: (record.device >> 8, record.device & 0xff),
                     inode: record.inode,
-                    path: String::from_utf8_lossy(&path).into_owned(),
+                    path,
                 };
                 names.insert(record.object, name);
             }

@@ -25,6 +25,7 @@ use pagelab_vfs::{Errno, FsContext, Lookup, OpenFile, PathNode, Result};
 use super::vfs;
 use crate::memory::memory;
 use crate::process::{self, Process, State, scheduler};
+use crate::publish;
 
 mod areas;
 mod process_status;
@@ -172,7 +173,9 @@ impl ProcSource for Kernel {
         const LONGEST: usize = 15;
         let name = &name[..name.len().min(LONGEST)];
         let name = alloc::string::String::from_utf8_lossy(name).into_owned();
-        find(process)?.image.lock().name = name;
+        let process = find(process)?;
+        publish::name_changed(&process, &name);
+        process.image.lock().name = name;
         Ok(())
     }
 

@@ -105,6 +105,7 @@ fn memory_of(process: &Process, arguments: (u64, u64), environment: (u64, u64)) 
         anonymous: resident.anonymous,
         file: resident.file,
         shared_memory: resident.shared_memory,
+        swap: space.swapped(),
         locked: sizes.locked,
         data: sizes.data,
         stack: sizes.stack,
