@@ -8,8 +8,10 @@
 //! | [`loader`] | kernel, page tables, modules and boot information into memory |
 //! | [`vstate`] | KVM: the virtual machine and its processor |
 //! | [`devices`] | what the guest finds on its buses; knows nothing of KVM |
+//! | [`share`] | folders of the host for the guest: a FUSE server |
 //! | [`event_loop`] | signals, timers, terminal, input |
 //! | [`stop`] | why a lab ended |
+//! | [`debug`] | the debug port: what a running guest's memory looks like |
 //! | [`death`] | why a guest died, explained |
 //! | [`inspect`] | looking into a guest: walks, instructions, symbols |
 //! | [`host`] | what this host's KVM is and can do |
@@ -25,6 +27,7 @@
 pub mod bench;
 pub mod cli;
 pub mod death;
+pub mod debug;
 pub mod devices;
 pub mod embedded;
 pub mod event_loop;
@@ -36,6 +39,7 @@ pub mod loader;
 pub mod machine;
 pub mod memory;
 pub mod resident;
+pub mod share;
 pub mod stop;
 pub mod timings;
 pub mod vstate;

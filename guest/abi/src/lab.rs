@@ -53,6 +53,9 @@ pub const OP_PANIC: u32 = 6;
 pub const OP_COPY_FRAME: u32 = 7;
 /// Zero one frame: segment 0, one whole page.
 pub const OP_ZERO_FRAME: u32 = 8;
+/// An event of a kind in [`Header::break_kinds`] was written: it is the ring's
+/// last. The host may stop the guest here, before the program goes on.
+pub const OP_EVENT: u32 = 9;
 
 /// The program's standard output.
 pub const STREAM_OUTPUT: u32 = 1;
@@ -172,8 +175,10 @@ pub struct Header {
     pub pages: u32,
     /// `FLAG_*` bits; written by the host.
     pub host_flags: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// For which fault kinds (a bit each) the guest rings the doorbell with
+    /// [`OP_EVENT`] after their event; written by the host, which then also
+    /// sets [`FLAG_EVENTS`].
+    pub break_kinds: u32,
     /// How many events the guest has written.
     pub events_written: u64,
     /// How many events the host has read; written by the host.
@@ -246,6 +251,7 @@ pub struct PanicState {
 const _: () = {
     assert!(size_of::<Header>() <= 4096);
     assert!(INPUT_BYTES.is_power_of_two());
+    assert!(FAULT_KINDS <= 32);
     assert!(SHARED_SIZE.is_multiple_of(4096) && SHARED_SIZE < 1 << 30);
     assert!(size_of::<Request>() == 8 + 16 * MAX_SEGMENTS);
 };

@@ -10,11 +10,11 @@ use core::sync::atomic::{AtomicBool, Ordering, fence};
 use pagelab_abi::VERSION;
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
 use pagelab_abi::directory::Directory;
-use pagelab_abi::event::{EVENT_SLOTS, Event};
+use pagelab_abi::event::{EVENT_FAULT, EVENT_SLOTS, Event};
 use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::{
     DEVICE_ID, EVENTS_OFFSET, FLAG_EVENTS, FLAG_LOSSLESS, FaultCounters, FrameCounters, Header,
-    INPUT_BYTES, INPUT_OFFSET, LAB_MAGIC, MAX_SEGMENTS, OP_COPY_FRAME, OP_DRAIN_EVENTS,
+    INPUT_BYTES, INPUT_OFFSET, LAB_MAGIC, MAX_SEGMENTS, OP_COPY_FRAME, OP_DRAIN_EVENTS, OP_EVENT,
     OP_INPUT_TAKEN, OP_ZERO_FRAME, PORT_DOORBELL, PORT_FIRST_USER, PORT_POWER, PORT_REGISTER,
     SHARED_PAGES, SHARED_SIZE, STATUS_OK, Segment,
 };
@@ -216,8 +216,10 @@ pub fn wants_events() -> bool {
     read!(host_flags) & FLAG_EVENTS != 0
 }
 
-/// Appends an event to the ring. Its sequence number is filled in here.
+/// Appends an event to the ring. Its sequence number is filled in here. Returns
+/// when the host lets the guest go on, if it waits for a fault of this kind.
 pub fn emit(mut event: Event) {
+    let wait = event.class == EVENT_FAULT && read!(break_kinds) >> (event.kind & 31) & 1 != 0;
     let written = read!(events_written);
     let lossless = read!(host_flags) & FLAG_LOSSLESS != 0;
     if lossless && written.wrapping_sub(read!(events_read)) >= EVENT_SLOTS as u64 {
@@ -239,6 +241,9 @@ pub fn emit(mut event: Event) {
     // SAFETY: inside the ring.
     unsafe { number.write_volatile(sequence) };
     write!(written + 1, events_written);
+    if wait {
+        ring(OP_EVENT, 0, &[]);
+    }
 }
 
 /// How many bytes of input are waiting.

@@ -19,6 +19,7 @@
 //! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
 //! | [`pipe`], [`event`], [`tty`] | pipes, event counters, terminals |
 //! | [`procfs`] | `/proc` |
+//! | [`readahead`], [`write_errors`] | files with something behind them |
 //! | [`text`] | numbers as text |
 //!
 //! Locks are spin locks that are held for short pieces of pure computation,
@@ -53,10 +54,12 @@ pub mod path;
 pub mod pipe;
 pub mod platform;
 pub mod procfs;
+pub mod readahead;
 pub mod store;
 pub mod text;
 pub mod tree;
 pub mod tty;
+pub mod write_errors;
 
 pub use buffer::{Sink, Source};
 pub use errno::{Errno, Result};

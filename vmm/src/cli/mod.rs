@@ -2,10 +2,12 @@
 //!
 //! * [`tour`]: what `pagelab` alone does
 //! * [`run`]: a program of the host in a lab
+//! * [`debug`]: asking a running lab
 //! * [`host`]: what this host's KVM is and can do
 //! * [`mod@bench`]: how fast, and at what price
 //! * [`kernel`]: the built-in kernel as a file
 //! * [`options`]: what all labs have in common
+//! * [`devices`]: folders of the host, and swap
 //! * [`report`]: what is printed when a lab is over
 //! * [`json`]: the same for machines
 //!
@@ -13,6 +15,8 @@
 //! asked to print); everything that pagelab itself says goes to standard error.
 
 mod bench;
+mod debug;
+mod devices;
 mod host;
 mod json;
 mod kernel;
@@ -52,6 +56,9 @@ Examples:
   pagelab run --faults ./my-program       run a static Linux program and count its faults
   pagelab run --mem 1G --timeout 10 -- busybox ls -l /
   pagelab run --json report.json ./my-program
+  pagelab run --share .:/work -- ./my-program /work/data
+  pagelab run --debug lab.sock ./my-program        and, meanwhile, in another terminal:
+  pagelab debug lab.sock faults
 
 Exit status: the program's; 124 after --timeout, 128 + N after signal N, 125 where pagelab
 or the guest's kernel failed, 126 and 127 where the program cannot be run or is not there.
@@ -66,6 +73,8 @@ enum Command {
     Tour(tour::Tour),
     /// Run a static Linux program of this host in a lab
     Run(run::Run),
+    /// Ask a running lab: one command, or a prompt
+    Debug(debug::Debug),
     /// Say what this host's KVM is, what it can do, and what tiny guests find out about it
     Host(host::Host),
     /// Measure how fast a lab boots and what it costs
@@ -116,6 +125,7 @@ pub fn main() -> ExitCode {
         None => tour::Tour::default().execute(),
         Some(Command::Tour(tour)) => tour.execute(),
         Some(Command::Run(run)) => run.execute(),
+        Some(Command::Debug(debug)) => debug.execute(),
         Some(Command::Host(host)) => host.execute(),
         Some(Command::Bench(bench)) => bench.execute(),
         Some(Command::Kernel(kernel)) => kernel.execute(),

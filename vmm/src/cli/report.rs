@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use pagelab_abi::event::{EVENT_EXEC, EVENT_EXIT, EVENT_FAULT, EVENT_FORK, Event};
 use pagelab_abi::fault::FaultKind;
 
 use super::options::Lab;
@@ -182,29 +181,4 @@ fn second_level(finished: &Finished) -> String {
 /// Standard error may be closed; that is no reason to fail.
 fn print_text(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
-}
-
-/// One event as a line.
-pub(super) fn event_line(event: &Event) -> String {
-    let mut line = format!("event {:>6}  pid {:<3} ", event.sequence, event.pid);
-    let _ = match event.class {
-        EVENT_FAULT => {
-            let kind = FaultKind::try_from(event.kind).map_or("unknown kind", FaultKind::name);
-            write!(
-                line,
-                "{kind:<20} at {:#014x} by {:#014x} error {:#x} frame {:#x} -> {:#x} ({} ticks)",
-                event.address,
-                event.instruction,
-                event.error_code,
-                event.frame_before,
-                event.frame_after,
-                event.cost
-            )
-        }
-        EVENT_FORK => write!(line, "began, child of {}", event.detail),
-        EVENT_EXEC => write!(line, "runs a new program"),
-        EVENT_EXIT => write!(line, "ended with wait status {:#x}", event.detail),
-        other => write!(line, "unknown class {other}"),
-    };
-    line
 }

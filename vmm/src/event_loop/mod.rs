@@ -142,7 +142,7 @@ pub(crate) fn run(
     if let Some(limit) = input.timeout {
         manager.add_subscriber(Box::new(timers::TimeLimit::new(limit, verdict.clone())?));
     }
-    if input.events.wanted() {
+    if input.events.printed() {
         let tick = timers::EventTick::new(Arc::clone(input.events), verdict.clone())?;
         manager.add_subscriber(Box::new(tick));
     }

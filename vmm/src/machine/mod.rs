@@ -5,7 +5,9 @@
 //! what to print; they do not touch KVM or the devices.
 
 pub(crate) mod observer;
+mod virtio;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,11 +16,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pagelab_abi::layout::{LAB_IRQ, LAB_PORT, LAB_PORT_COUNT, SERIAL_IRQ, SERIAL_PORT};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::debug::fault_stops::FaultStops;
+use crate::debug::history::History;
+use crate::debug::lab::Lab;
+use crate::debug::{DebugConfig, Port, PortError};
 use crate::devices::bus::{Bus, RangeTaken};
 use crate::devices::lab::LabDevice;
 use crate::devices::output::HostOutput;
 use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
+use crate::devices::virtio::block::SwapError;
 use crate::event_loop::{self, LoopError, LoopInput};
 
 use crate::layout::SERIAL_PORT_COUNT;
@@ -26,12 +33,14 @@ use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
 use crate::stop::StopReason;
 use crate::timings::{self, Moment};
+use crate::vstate::control::VcpuControl;
 use crate::vstate::vcpu::{ExitCounts, Statistics, Vcpu};
 use crate::vstate::vm::{self, Vm};
 use crate::vstate::{KvmError, entry};
 
 pub use event_loop::InputMode;
 pub use observer::{EventFormat, EventLog};
+pub use virtio::{VirtioConfig, VirtioReport};
 
 /// Why a lab could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +63,20 @@ pub enum MachineError {
     /// The event loop cannot be set up.
     #[error(transparent)]
     Loop(#[from] LoopError),
+    /// A folder cannot be shared.
+    #[error("cannot share {}: {source}", folder.display())]
+    Share {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No swap space.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
+    /// There is no debug port.
+    #[error(transparent)]
+    Debug(#[from] PortError),
 }
 
 /// What to run.
@@ -77,6 +100,12 @@ pub struct MachineConfig<'a> {
     pub input: InputMode,
     /// What becomes of the guest's events.
     pub events: EventLog,
+    /// Folders and swap.
+    pub virtio: VirtioConfig,
+    /// The debug port.
+    pub debug: DebugConfig,
+    /// Is told what people must know while the lab runs.
+    pub announce: fn(std::fmt::Arguments<'_>),
 }
 
 /// How a lab went.
@@ -98,6 +127,8 @@ pub struct Finished {
     pub setup: Duration,
     /// From the first entry to the end.
     pub running: Duration,
+    /// What folders and swap did.
+    pub virtio: VirtioReport,
     /// The guest's memory, as it was left.
     pub ram: Arc<GuestRam>,
 }
@@ -116,10 +147,15 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let wires = Wires::new(&vm)?;
     let shared = Arc::new(SharedPages::new(Arc::clone(&ram), config.events.flags()));
     let output = HostOutput::new(Arc::clone(&stop)).map_err(MachineError::Descriptor)?;
-    let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone());
+    let debugged = Debugged::new(&config.debug, &shared)?;
+    let history = debugged.history.clone();
+    let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone(), history);
 
-    let ports = port_bus(&shared, &wires, output, &events)?;
-    let vcpu = Vcpu::new(&vm, ports, Bus::new("memory address"), Arc::clone(&stop))?;
+    let ports = port_bus(&shared, &wires, output, &events, &debugged.stops)?;
+    let mut memory = Bus::new("memory address");
+    let virtio = virtio::Attached::new(&vm, &ram, &mut memory, &config.virtio)?;
+    let control = Arc::clone(&debugged.control);
+    let vcpu = Vcpu::new(&vm, ports, memory, Arc::clone(&stop), control)?;
     let tsc_khz = vcpu.tsc_khz();
     let global_pages = entry::has_global_pages(vm.cpuid());
     let values = BootValues {
@@ -128,12 +164,15 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         entropy: config.entropy,
         global_pages,
         command_line: config.command_line,
+        virtio_count: virtio.count(),
     };
     let point = loader::load(&ram, config.kernel, &config.modules, &values)?;
     vcpu.set_entry(&point, global_pages)?;
     // The guest has its copy now.
     config.modules = Vec::new();
     timings::note(Moment::Ready);
+
+    let port = debugged.open(&config, &vcpu, &events)?;
 
     let input = LoopInput {
         mode: config.input,
@@ -143,8 +182,17 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         input_wanted: wires.input_wanted,
         input_interrupt: wires.input_interrupt,
     };
-    let ended = event_loop::run(input, |exit_event| vcpu.start(exit_event))?;
+    let virtio_report = virtio.report.clone();
+    let mut worker = None;
+    let ended = event_loop::run(input, |exit_event| {
+        worker = virtio.start().map_err(KvmError::Thread)?;
+        vcpu.start(exit_event)
+    })?;
     let finished = Instant::now();
+    if let Some(worker) = worker {
+        worker.stop();
+    }
+    drop(port);
     events.drain_waiting();
     let counters = shared.snapshot();
     if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
@@ -159,8 +207,58 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         tsc_khz,
         setup: ended.entered.saturating_duration_since(began),
         running: finished.saturating_duration_since(ended.entered),
+        virtio: virtio_report,
         ram,
     })
+}
+
+/// What a debugger needs of the machine while it is put together.
+struct Debugged {
+    control: Arc<VcpuControl>,
+    stops: Arc<FaultStops>,
+    /// Events are kept only where somebody can ask for them.
+    history: Option<Arc<History>>,
+}
+
+impl Debugged {
+    fn new(config: &DebugConfig, shared: &Arc<SharedPages>) -> Result<Self, MachineError> {
+        let control = VcpuControl::new(config.paused).map_err(MachineError::Descriptor)?;
+        let control = Arc::new(control);
+        let stops = Arc::new(FaultStops::new(Arc::clone(shared), Arc::clone(&control)));
+        let history = config.address.as_ref().map(|_| Arc::default());
+        Ok(Self { control, stops, history })
+    }
+
+    /// Opens the debug port, if one is wanted.
+    fn open(
+        self,
+        config: &MachineConfig<'_>,
+        vcpu: &Vcpu,
+        events: &Arc<observer::Events>,
+    ) -> Result<Option<Port>, MachineError> {
+        let (Some(address), Some(history)) = (&config.debug.address, self.history) else {
+            return Ok(None);
+        };
+        let statistics = vcpu.open_statistics();
+        let shared = events.shared();
+        let lab = Lab {
+            ram: Arc::clone(shared.ram()),
+            shared: Arc::clone(shared),
+            events: Arc::clone(events),
+            history,
+            control: self.control,
+            stops: self.stops,
+            tsc_khz: vcpu.tsc_khz(),
+            kernel: config.kernel.into(),
+            statistics: statistics.inspect_err(|error| log::info!("{error}")).ok(),
+            marks: BTreeMap::new(),
+            began: Instant::now(),
+            recording: observer::Recording::Off,
+            watchers: 0,
+            clients: (0, 0),
+        };
+        Ok(Some(Port::open(address, lab, config.announce)?))
+    }
 }
 
 /// The event descriptors between devices, event loop and KVM.
@@ -189,11 +287,13 @@ fn port_bus(
     wires: &Wires,
     output: HostOutput,
     events: &Arc<observer::Events>,
+    stops: &Arc<FaultStops>,
 ) -> Result<Bus, MachineError> {
     let duplicate = |event: &EventFd| event.try_clone().map_err(MachineError::Descriptor);
     let trigger = EventTrigger(duplicate(&wires.serial_interrupt)?);
     let serial = SerialConsole::new(trigger, output.clone());
-    let observer = observer::HostObserver::new(Arc::clone(events), duplicate(&wires.input_wanted)?);
+    let wanted = duplicate(&wires.input_wanted)?;
+    let observer = observer::HostObserver::new(Arc::clone(events), Arc::clone(stops), wanted);
     let lab = LabDevice::new(Arc::clone(shared), output, observer);
     let mut ports = Bus::new("port");
     ports.insert(SERIAL_PORT.into(), SERIAL_PORT_COUNT.into(), Box::new(serial))?;

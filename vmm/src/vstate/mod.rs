@@ -3,10 +3,14 @@
 //!
 //! * [`vm`]: opening KVM, what it must be able to do, memory slots, interrupts
 //! * [`vcpu`]: the processor: its thread, its run loop, stopping it
+//! * [`control`]: pausing the processor and looking at it, from another thread
+//! * [`guest_debug`]: stepping and breakpoints by the hardware
 //! * [`entry`]: the state that a guest starts in
 //! * [`registers`]: the processor's state, copied out
 
+pub mod control;
 pub mod entry;
+pub mod guest_debug;
 pub mod registers;
 pub mod vcpu;
 pub mod vm;
@@ -38,8 +42,8 @@ pub enum KvmError {
     /// The processor lacks 64-bit mode or something as basic.
     #[error("KVM offers the guest no {0}, which the kernel needs")]
     Processor(&'static str),
-    /// The vCPU's thread could not be started.
-    #[error("cannot start the thread of the vCPU: {0}")]
+    /// A thread of the machine could not be started.
+    #[error("cannot start a thread of the lab: {0}")]
     Thread(io::Error),
 }
 

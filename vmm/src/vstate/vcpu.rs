@@ -27,12 +27,14 @@ use pagelab_abi::layout::LAB_PORT;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
+use super::control::VcpuControl;
 use super::entry;
+use super::guest_debug::Debugging;
 use super::vm::Vm;
 use super::{KvmError, failed, registers};
 use crate::devices::Ending;
 use crate::devices::bus::Bus;
-use crate::kvm_stats::{KvmStats, Snapshot};
+use crate::kvm_stats::{KvmStats, KvmStatsError, Snapshot};
 use crate::loader::EntryPoint;
 use crate::stop::{InternalError, Registers, SUBERROR_EMULATION, StopReason};
 use crate::timings::{self, Moment};
@@ -70,6 +72,9 @@ impl Drop for Kickable {
         IMMEDIATE_EXIT.set(ptr::null_mut());
     }
 }
+
+/// The exception of an `int3`.
+const BREAKPOINT_VECTOR: u8 = 3;
 
 /// How often the guest left for user space, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +118,8 @@ pub struct Vcpu {
     ports: Bus,
     mmio: Bus,
     stop: Arc<AtomicBool>,
+    control: Arc<VcpuControl>,
+    debugging: Debugging,
     exits: ExitCounts,
     /// What KVM had counted when ring 3 was about to begin.
     before_programs: Snapshot,
@@ -125,7 +132,13 @@ impl Vcpu {
     /// # Errors
     ///
     /// If KVM refuses.
-    pub fn new(vm: &Vm, ports: Bus, mmio: Bus, stop: Arc<AtomicBool>) -> Result<Self, KvmError> {
+    pub fn new(
+        vm: &Vm,
+        ports: Bus,
+        mmio: Bus,
+        stop: Arc<AtomicBool>,
+        control: Arc<VcpuControl>,
+    ) -> Result<Self, KvmError> {
         let fd = vm.fd().create_vcpu(0).map_err(failed("create a processor"))?;
         fd.set_cpuid2(vm.cpuid()).map_err(failed("set the processor's features"))?;
         Ok(Self {
@@ -133,6 +146,8 @@ impl Vcpu {
             ports,
             mmio,
             stop,
+            control,
+            debugging: Debugging::new(vm.can_block_interrupts()),
             exits: ExitCounts::default(),
             before_programs: Snapshot::default(),
         })
@@ -142,6 +157,16 @@ impl Vcpu {
     #[must_use]
     pub fn tsc_khz(&self) -> u64 {
         self.fd.get_tsc_khz().map_or(0, u64::from)
+    }
+
+    /// KVM's statistics of this processor, for whoever wants to read them while
+    /// it runs.
+    ///
+    /// # Errors
+    ///
+    /// If KVM gives none out.
+    pub fn open_statistics(&self) -> Result<KvmStats, KvmStatsError> {
+        KvmStats::open(&self.fd)
     }
 
     /// Sets the registers for the first instruction.
@@ -166,17 +191,18 @@ impl Vcpu {
         const STACK: usize = 256 << 10;
         register_signal_handler(SIGRTMIN(), leave_guest)
             .map_err(|error| KvmError::Thread(error.into()))?;
-        let stop = Arc::clone(&self.stop);
+        let (stop, control) = (Arc::clone(&self.stop), Arc::clone(&self.control));
         let thread = thread::Builder::new()
             .name("vcpu0".to_owned())
             .stack_size(STACK)
             .spawn(move || {
                 // Written also when the thread panics.
                 let _announce = Announce(ended);
+                let _attached = self.control.attach();
                 self.run()
             })
             .map_err(KvmError::Thread)?;
-        Ok(VcpuHandle { thread, stop })
+        Ok(VcpuHandle { thread, stop, control })
     }
 
     fn run(mut self) -> VcpuEnd {
@@ -207,13 +233,29 @@ impl Vcpu {
     /// Runs until the guest ends or the stop flag is set (then without reason).
     fn run_loop(&mut self) -> Option<StopReason> {
         while !self.stop.load(Ordering::SeqCst) {
-            let flow = self.run_once();
+            let flow = if self.control.wants_attention() { self.attend() } else { self.run_once() };
             timings::note(Moment::FirstExit);
             if let ControlFlow::Break(reason) = flow {
                 return Some(reason);
             }
         }
         None
+    }
+
+    /// Pauses, if that is wanted.
+    fn attend(&mut self) -> ControlFlow<StopReason> {
+        // An access to a port or a device is complete only with the next entry,
+        // so there is one that is interrupted before the guest's next
+        // instruction.
+        loop {
+            self.fd.set_kvm_immediate_exit(1);
+            self.run_once()?;
+            if self.fd.get_kvm_run().immediate_exit == 0 {
+                break;
+            }
+        }
+        self.control.attend(&self.fd, &mut self.debugging, &self.stop);
+        ControlFlow::Continue(())
     }
 
     fn run_once(&mut self) -> ControlFlow<StopReason> {
@@ -241,9 +283,14 @@ impl Vcpu {
                 self.mmio.read(address, data);
                 return ControlFlow::Continue(());
             }
-            Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => return ControlFlow::Continue(()),
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+            Ok(VcpuExit::Debug(debug)) => {
+                let software = debug.exception == u32::from(BREAKPOINT_VECTOR);
+                self.control.debug_exit(debug.pc, debug.dr6, software);
                 return ControlFlow::Continue(());
+            }
+            Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => return self.interrupted(),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                return self.interrupted();
             }
             Ok(VcpuExit::Shutdown) => Exit::TripleFault,
             Ok(VcpuExit::InternalError) => Exit::InternalError,
@@ -255,6 +302,13 @@ impl Vcpu {
             Err(error) => Exit::Failed(io::Error::from_raw_os_error(error.errno())),
         };
         ControlFlow::Break(self.explain(exit))
+    }
+
+    /// A signal came, or an entry was to be interrupted. Whatever the signal is
+    /// about was set before it was sent, and is looked at before the next entry.
+    fn interrupted(&mut self) -> ControlFlow<StopReason> {
+        self.fd.set_kvm_immediate_exit(0);
+        ControlFlow::Continue(())
     }
 
     fn continue_or_end(&self, flow: ControlFlow<Ending>) -> ControlFlow<StopReason> {
@@ -337,6 +391,7 @@ impl Drop for Announce {
 pub struct VcpuHandle {
     thread: JoinHandle<VcpuEnd>,
     stop: Arc<AtomicBool>,
+    control: Arc<VcpuControl>,
 }
 
 impl VcpuHandle {
@@ -345,6 +400,7 @@ impl VcpuHandle {
     /// at the stop flag and a blocking call interrupts neither.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
+        self.control.wake();
         if let Err(error) = self.thread.kill(SIGRTMIN()) {
             log::debug!("cannot signal the vCPU: {error}");
         }

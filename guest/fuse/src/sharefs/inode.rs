@@ -9,7 +9,8 @@ use pagelab_vfs::file::File;
 use pagelab_vfs::inode::{Changes, DirectoryEntry, FileKind, Inode, Metadata, NewNode};
 use pagelab_vfs::lock::LockTable;
 use pagelab_vfs::pipe::FifoSlot;
-use pagelab_vfs::store::PageBacking;
+use pagelab_vfs::store::{Advice, PageBacking};
+use pagelab_vfs::write_errors::WriteErrors;
 use pagelab_vfs::{Errno, ObjectId, PageStore, Result, Sink, Source};
 use spin::{Mutex, Once};
 
@@ -27,6 +28,7 @@ const O_ACCMODE: u32 = 3;
 const O_TRUNC: u32 = 0o1000;
 const RENAME_EXCHANGE: u32 = 2;
 const FALLOC_FL_KEEP_SIZE: u32 = 1;
+const FALLOC_FL_PUNCH_HOLE: u32 = 2;
 
 /// The pages of a regular file.
 struct Data {
@@ -381,6 +383,33 @@ impl<S: PageStore> Inode for ShareInode<S> {
             Some(self.locks.call_once(|| Box::new(LockTable::new(platform()))))
         } else {
             self.locks.get().map(|locks| &**locks)
+        }
+    }
+
+    fn punch_hole(&self, offset: u64, length: u64) -> Result<()> {
+        let object = self.data()?;
+        // What lies around it may be changed here.
+        self.shared.store.flush(object)?;
+        let handle = self.node.open(true)?;
+        let mode = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE;
+        self.shared.connection.allocate(self.node.id(), handle, offset, length, mode)?;
+        self.shared.store.punch_hole(object, offset, length)?;
+        self.node.doubt();
+        self.touched();
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.known_object().map_or(Ok(()), |object| self.shared.store.flush(object))
+    }
+
+    fn write_errors(&self) -> Option<Arc<WriteErrors>> {
+        self.shared.store.write_errors(self.known_object()?)
+    }
+
+    fn advise(&self, offset: u64, length: u64, advice: Advice) {
+        if let Ok(object) = self.data() {
+            self.shared.store.advise(object, offset, length, advice);
         }
     }
 

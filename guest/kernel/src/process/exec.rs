@@ -18,9 +18,9 @@ use pagelab_mm::{AddressSpace, FaultError, MapFlags, MapRequest, MapSource, MmEr
 use pagelab_vfs::Errno;
 
 use super::program::ProgramFile;
-use super::scheduler;
 use super::space::Space;
 use super::thread::Thread;
+use super::{reclaim, scheduler};
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
 use crate::publish;
@@ -299,9 +299,10 @@ fn map_segment(
         };
         map(space, page, file_end - page, protection, source)?;
         zeros_from = file_end.next_multiple_of(PAGE_SIZE);
-        let tail = (zeros_from.min(memory_end) - file_end) as usize;
-        if tail > 0 && protection.contains(Protection::WRITE) {
-            // What follows in the file is not this segment's.
+        let tail = (zeros_from - file_end) as usize;
+        if tail > 0 && memory_end > file_end && protection.contains(Protection::WRITE) {
+            // What follows in the file is not this segment's. Up to the page's
+            // end, as on Linux: a loader allocates from what is behind its data.
             write(space, GuestVirt(file_end), &[0; PAGE_SIZE as usize][..tail])?;
         }
     }
@@ -331,7 +332,13 @@ fn write(space: &mut AddressSpace, address: GuestVirt, bytes: &[u8]) -> Result<(
         match space.write_user(memory(), GuestVirt(address.0 + from as u64), &bytes[from..]) {
             Ok(()) => return Ok(()),
             Err(Partial { done, error: FaultError::NeedsPage(page) }) => {
-                files::page_in(page)?;
+                from += done;
+                match files::page_in(page) {
+                    Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
+                    result => drop(result?),
+                }
+            }
+            Err(Partial { done, error: FaultError::OutOfMemory }) if reclaim::free_some() => {
                 from += done;
             }
             Err(Partial { error, .. }) => return Err(error.into()),

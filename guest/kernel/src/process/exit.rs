@@ -16,6 +16,7 @@ use super::thread::Thread;
 use super::usage::Counters;
 use super::wait::Change;
 use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
+use crate::files::cache;
 use crate::publish;
 use crate::signal::{self, SIGCHLD, SignalInfo};
 use crate::user;
@@ -111,6 +112,7 @@ fn end_process(process: &Arc<Process>) {
     emit(process, status);
     let own = process.replace_space(init::process().space());
     drop(own);
+    cache().unpin_unused();
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
     signal::timer::stop(process);
@@ -133,10 +135,7 @@ pub fn current_usage(process: &Process) -> Counters {
     let (minor, major) = usage::minor_and_major(&process.faults());
     own.minor_faults = minor;
     own.major_faults = major;
-    // All of its time counts as the program's: that of ring 0 is not told apart.
-    if scheduler::current().process.pid == process.pid {
-        own.user_time += scheduler::running_time();
-    }
+    own.time = scheduler::time_of_process(process);
     if process.state() == State::Alive {
         own.peak_resident = own.peak_resident.max(process.space().lock().peak_resident());
     }

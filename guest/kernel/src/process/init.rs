@@ -27,7 +27,9 @@ use super::{
     ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
 };
 use crate::files::{self, shares::Connected};
+use crate::memory::memory;
 use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
+use crate::swap;
 
 const INIT: Pid = 1;
 
@@ -87,6 +89,9 @@ fn main() -> ! {
         if let Some(how) = word.strip_prefix("provoke=") {
             provoke::provoke(how);
         }
+        if let Some(Ok(pages)) = word.strip_prefix("readahead=").map(str::parse) {
+            files::backed::set_readahead(pages);
+        }
     }
     if find(info, MODULE_PROGRAM).or(find(info, MODULE_PROGRAM_PATH)).is_none() {
         log::info!("no program was given");
@@ -96,6 +101,7 @@ fn main() -> ! {
         log::error!("{why}");
         power::power_off(CANNOT_RUN)
     });
+    swap::connect(info);
     let before = Books::now();
     let ended = match find(info, MODULE_PROGRAM) {
         None => run(info, shares, None),
@@ -117,6 +123,11 @@ fn main() -> ! {
     lab::publish_frames(FrameCounters { free_expected, ..after.counters });
     if after.counters.free != free_expected {
         log::error!("frames are lost: {before:?} before, {after:?} after");
+        power::power_off(LEAKED)
+    }
+    let slots = memory().swap_use();
+    if slots.free != slots.total {
+        log::error!("slots of swap are lost: {slots:?}");
         power::power_off(LEAKED)
     }
     power::power_off(status)

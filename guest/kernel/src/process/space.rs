@@ -71,6 +71,13 @@ impl Space {
         let space = self.inner.lock().as_ref().map_or(0, |space| core::ptr::from_ref(space) as u64);
         (space, core::ptr::from_ref(&self.sequence) as u64)
     }
+
+    /// Access to it, unless somebody has it.
+    pub fn try_lock(&self) -> Option<SpaceGuard<'_>> {
+        let guard = self.inner.try_lock()?;
+        begin_change(&self.sequence);
+        Some(SpaceGuard { guard, sequence: &self.sequence })
+    }
 }
 
 impl Drop for Space {

@@ -9,6 +9,7 @@ use pagelab_hal::fpu::FpuState;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::trap::TrapFrame;
 
+use super::usage::CpuTime;
 use super::{Process, scheduler};
 use crate::publish;
 use crate::signal::ThreadSignals;
@@ -84,6 +85,17 @@ pub enum RunState {
     Dead = 2,
 }
 
+/// What a thread has had of the processor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadUsage {
+    /// Time.
+    pub time: CpuTime,
+    /// Turns that ended because it had to wait.
+    pub voluntary_switches: u64,
+    /// Turns that ended because others were to run.
+    pub involuntary_switches: u64,
+}
+
 /// A thread.
 pub struct Thread {
     /// Its number.
@@ -102,6 +114,8 @@ pub struct Thread {
     pub clear_tid: AtomicU64,
     /// Head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicU64,
+    /// What it has had of the processor, without the turn that it has now.
+    pub usage: Lock<ThreadUsage>,
     start: Lock<Option<TrapFrame>>,
     run_state: AtomicU8,
     /// There is something to do before it returns to ring 3: a signal, or its
@@ -146,6 +160,7 @@ impl Thread {
             ending: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            usage: Lock::new(ThreadUsage::default()),
             start: Lock::new(start),
             run_state: AtomicU8::new(RunState::Ready as u8),
             attention: AtomicBool::new(false),
@@ -184,6 +199,19 @@ impl Thread {
     /// Says that there is no more to do.
     pub fn end_attention(&self) {
         self.attention.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a turn, which it gives up if it is blocked.
+    pub fn count_turn(&self) {
+        let mut own = self.usage.lock();
+        let mut all = self.process.usage.lock();
+        if self.run_state() == RunState::Ready {
+            own.involuntary_switches += 1;
+            all.own.involuntary_switches += 1;
+        } else {
+            own.voluntary_switches += 1;
+            all.own.voluntary_switches += 1;
+        }
     }
 
     /// Gives the processor this thread's segments for ring 3.

@@ -14,6 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{Arguments, Outcome, int};
 use crate::process::fork::{self, CloneFlags, CloneRequest};
 use crate::process::limits::{self, ResourceLimits, resource};
+use crate::process::thread::Thread;
 use crate::process::usage::Counters;
 use crate::process::wait::{self, WaitOptions, Which};
 use crate::process::{ExitStatus, Process, exec, exit, find, futex as futexes, scheduler};
@@ -389,8 +390,8 @@ impl From<&Counters> for ResourceUsage {
             [(nanoseconds / 1_000_000_000) as i64, (nanoseconds / 1000 % 1_000_000) as i64]
         };
         Self {
-            user_time: time(counters.user_time),
-            system_time: time(counters.system_time),
+            user_time: time(counters.time.user),
+            system_time: time(counters.time.system),
             peak_resident_kib: (counters.peak_resident * KIB_PER_PAGE) as i64,
             unused: [0; 3],
             minor_faults: counters.minor_faults as i64,
@@ -408,12 +409,24 @@ pub fn getrusage(a: &Arguments) -> Outcome {
     const THREAD: i32 = 1;
     let process = scheduler::current().process.clone();
     let counters = match int(a[0]) {
-        PROCESS | THREAD => exit::current_usage(&process),
+        PROCESS => exit::current_usage(&process),
+        THREAD => thread_usage(&scheduler::current()),
         CHILDREN => process.usage.lock().children,
         _ => return Err(Errno::EINVAL.into()),
     };
     user::write(GuestVirt(a[1]), &ResourceUsage::from(&counters))?;
     Ok(0)
+}
+
+/// What a thread has used; faults are counted by process.
+fn thread_usage(thread: &Thread) -> Counters {
+    let usage = *thread.usage.lock();
+    Counters {
+        time: scheduler::time_of_thread(thread),
+        voluntary_switches: usage.voluntary_switches,
+        involuntary_switches: usage.involuntary_switches,
+        ..exit::current_usage(&thread.process)
+    }
 }
 
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -422,7 +435,7 @@ pub fn times(a: &Arguments) -> Outcome {
     let process = scheduler::current().process.clone();
     let own = exit::current_usage(&process);
     let children = process.usage.lock().children;
-    let ticks = [own.user_time, own.system_time, children.user_time, children.system_time]
+    let ticks = [own.time.user, own.time.system, children.time.user, children.time.system]
         .map(|time| time / NANOSECONDS_PER_TICK);
     user::write_optional(GuestVirt(a[0]), &ticks)?;
     Ok(time::since_start() / NANOSECONDS_PER_TICK)

@@ -7,7 +7,7 @@ use pagelab_vfs::Errno;
 
 use super::{Arguments, Outcome, int};
 use crate::process::sleep::{NotYet, wait_alone};
-use crate::process::{exit, scheduler};
+use crate::process::scheduler;
 use crate::user;
 
 const SECOND: u64 = 1_000_000_000;
@@ -78,9 +78,11 @@ fn read_clock(clock: i32) -> Result<u64, Errno> {
         | linux::CLOCK_MONOTONIC_RAW
         | linux::CLOCK_MONOTONIC_COARSE
         | linux::CLOCK_BOOTTIME => Ok(time::since_start()),
-        linux::CLOCK_PROCESS_CPUTIME_ID | linux::CLOCK_THREAD_CPUTIME_ID => {
-            let usage = exit::current_usage(&scheduler::current().process);
-            Ok(usage.user_time + usage.system_time)
+        linux::CLOCK_PROCESS_CPUTIME_ID => {
+            Ok(scheduler::time_of_process(&scheduler::current().process).sum())
+        }
+        linux::CLOCK_THREAD_CPUTIME_ID => {
+            Ok(scheduler::time_of_thread(&scheduler::current()).sum())
         }
         _ => Err(Errno::EINVAL),
     }

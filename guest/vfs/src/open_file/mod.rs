@@ -30,6 +30,7 @@ use crate::inode::{FileKind, Inode};
 use crate::path::PathNode;
 use crate::pipe::{Pipe, PipeEnd};
 use crate::platform::{Readiness, WaitChannel};
+use crate::write_errors::ErrorsSeen;
 
 pub use copy::copy;
 pub use data::Whence;
@@ -52,10 +53,17 @@ pub struct OpenFile {
     position: AtomicU64,
     /// Whether it may hold locks, to give back when it closes.
     locked: AtomicBool,
+    errors_seen: ErrorsSeen,
+    /// Nothing was written since [`OpenFile::flush`].
+    flushed: AtomicBool,
 }
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        if !self.flushed.load(Ordering::Relaxed) {
+            // What cannot be written is remembered with the file.
+            let _ = self.flush();
+        }
         self.release_locks();
     }
 }
@@ -67,12 +75,15 @@ impl OpenFile {
         let stays = flags & !OPENING_ONLY;
         let anonymous = node.dentry.parent().is_none() && !node.dentry.is_directory();
         let large = if flags & O_PATH != 0 || anonymous { 0 } else { O_LARGEFILE };
+        let errors_seen = node.inode().write_errors().map(|errors| errors.now());
         Arc::new(Self {
             node,
             file,
             flags: AtomicU32::new(stays | large),
             position: AtomicU64::new(0),
             locked: AtomicBool::new(false),
+            flushed: AtomicBool::new(false),
+            errors_seen: errors_seen.unwrap_or_default(),
         })
     }
 

@@ -32,6 +32,8 @@ pub trait LabObserver: Send {
     fn input_taken(&mut self);
     /// The event ring is full, and the guest waits until it has been read.
     fn drain_events(&mut self);
+    /// The guest wrote an event of a kind that it was to wait after, and waits.
+    fn event_written(&mut self);
     /// A log record of the guest.
     fn log(&mut self, level: log::Level, text: &str);
 }

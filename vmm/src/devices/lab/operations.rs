@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use pagelab_abi::addr::PAGE_SHIFT;
 use pagelab_abi::lab::{
-    OP_COPY_FRAME, OP_DRAIN_EVENTS, OP_INPUT_TAKEN, OP_LOG, OP_PANIC, OP_POWER_OFF, OP_WRITE,
-    OP_ZERO_FRAME, PanicState, Request, STATUS_BAD_SEGMENT, STATUS_IO_ERROR, STATUS_OK,
+    OP_COPY_FRAME, OP_DRAIN_EVENTS, OP_EVENT, OP_INPUT_TAKEN, OP_LOG, OP_PANIC, OP_POWER_OFF,
+    OP_WRITE, OP_ZERO_FRAME, PanicState, Request, STATUS_BAD_SEGMENT, STATUS_IO_ERROR, STATUS_OK,
     STATUS_UNKNOWN, STREAM_ERROR, STREAM_OUTPUT,
 };
 use vm_memory::VolatileSlice;
@@ -35,6 +35,10 @@ impl<O: Output, B: LabObserver> LabDevice<O, B> {
             OP_POWER_OFF => return ControlFlow::Break(Ending::PoweredOff(request.argument)),
             OP_DRAIN_EVENTS => {
                 self.observer.drain_events();
+                Ok(ControlFlow::Continue(STATUS_OK))
+            }
+            OP_EVENT => {
+                self.observer.event_written();
                 Ok(ControlFlow::Continue(STATUS_OK))
             }
             OP_INPUT_TAKEN => {

@@ -48,6 +48,10 @@ impl LabObserver for Seen {
         self.note("drain");
     }
 
+    fn event_written(&mut self) {
+        self.note("event");
+    }
+
     fn log(&mut self, level: log::Level, text: &str) {
         self.note(format!("{level} {text}"));
     }

@@ -94,6 +94,13 @@ impl EventReader {
     }
 }
 
+/// The event that was written last, for a guest that waits.
+#[must_use]
+pub fn latest(shared: &SharedPages) -> Option<Event> {
+    let pages = shared.pages()?;
+    read_slot(&pages, written(&pages).checked_sub(1)?, false)
+}
+
 fn written(pages: &VolatileSlice<'_>) -> u64 {
     load(pages, offset_of!(Header, events_written))
 }

@@ -81,6 +81,7 @@ pub struct SharedPages {
     /// Their address; 0 while there are none.
     start: AtomicU64,
     flags: AtomicU32,
+    break_kinds: AtomicU32,
     terminal_size: AtomicU32,
 }
 
@@ -92,6 +93,7 @@ impl SharedPages {
             ram,
             start: AtomicU64::new(0),
             flags: AtomicU32::new(flags),
+            break_kinds: AtomicU32::new(0),
             terminal_size: AtomicU32::new(0),
         }
     }
@@ -162,6 +164,13 @@ impl SharedPages {
         self.publish();
     }
 
+    /// Has the guest ring the doorbell after each event of these fault kinds (a
+    /// bit each).
+    pub fn set_break_kinds(&self, kinds: u32) {
+        self.break_kinds.store(kinds, Ordering::SeqCst);
+        self.publish();
+    }
+
     /// Tells the guest the size of the terminal.
     pub fn set_terminal_size(&self, rows: u16, columns: u16) {
         let size = u32::from(rows) << 16 | u32::from(columns);
@@ -207,6 +216,8 @@ impl SharedPages {
     fn publish(&self) {
         if let Some(pages) = self.pages() {
             store(&pages, offset_of!(Header, host_flags), self.flags.load(Ordering::SeqCst));
+            let kinds = self.break_kinds.load(Ordering::SeqCst);
+            store(&pages, offset_of!(Header, break_kinds), kinds);
             let size = self.terminal_size.load(Ordering::SeqCst);
             store(&pages, offset_of!(Header, terminal_size), size);
         }

@@ -88,7 +88,7 @@ fn openat2(a: &Arguments) -> Outcome {
 
 fn close(a: &Arguments) -> Outcome {
     let closed = table().lock().remove(int(a[0]))?;
-    drop(closed);
+    closed.flush()?;
     Ok(0)
 }
 
