@@ -336,5 +336,5 @@ program! {
     "ret"
     "8: .asciz \"/proc/self/maps\""
     "9: .asciz \"/proc/self/smaps\""
-    "77: .ascii \"done\n\""
+    "77: .ascii \"done\\n\""
 }
