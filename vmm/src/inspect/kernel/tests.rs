@@ -64,7 +64,9 @@ fn guest() -> Words {
         (&directory.names, BASE + NAMES),
         (&directory.name_count, 1),
     ];
-    fields.map(|(field, value)| field.store(value, Ordering::Relaxed));
+    for (field, value) in fields {
+        field.store(value, Ordering::Relaxed);
+    }
     directory.current_process.store(7, Ordering::Relaxed);
     memory.put(DIRECTORY, directory.as_mut_bytes());
     for (place, pid) in [(0_u64, 9_u32), (1, 7)] {
@@ -253,7 +255,10 @@ fn lies_are_refused() {
     assert!(matches!(open(&memory).processes().unwrap_err(), KernelError::Unreadable { .. }));
     let memory = lie(field(offset_of!(Directory, frame_count)), u64::MAX);
     assert!(matches!(open(&memory).frames().unwrap_err(), KernelError::TooMany { .. }));
-    let memory = lie(field(offset_of!(Directory, frame_count)), 1 << 31);
+    let memory = lie(field(offset_of!(Directory, frame_count)), PAGES as u64 + 1);
+    assert!(matches!(open(&memory).frames().unwrap_err(), KernelError::TooMany { .. }));
+    let last = BASE + (PAGES as u64 - 1) * PAGE_SIZE;
+    let memory = lie(field(offset_of!(Directory, frames)), last + 0xb00);
     assert!(matches!(open(&memory).frames().unwrap_err(), KernelError::Unreadable { .. }));
     for (at, value) in [(LEAVES + 8, 3), (LEAVES + 8, 1), (AREAS, 0x50_0000), (AREAS + 8, 0)] {
         let memory = lie(at, value);
