@@ -169,7 +169,7 @@ fn private_mappings_write_nothing() {
          load 0 0 -> x
          advise 0 4 -> 0
          load 0 0 -> h
-         load 0 4900 -> 0",
+         load 0 4904 -> 0",
     );
     actor.end();
     assert!(fs::read(folder.path().join("a")).expect("the file") == vec![b'h'; 9000]);

@@ -1,5 +1,7 @@
 //! The kernel's one [`Memory`]: all frames, objects and promises.
 
+use core::sync::atomic::Ordering;
+
 use pagelab_abi::addr::{Frame, GuestVirt};
 use pagelab_hal::cpu;
 use pagelab_hal::memory::{Physical, frames, kernel_root};
@@ -9,6 +11,10 @@ use pagelab_paging::Entry;
 
 use crate::fault::{self, Fault};
 use crate::process::scheduler;
+
+/// Pages that a fault on a file maps if they are in memory, unless the command
+/// line says otherwise; as on Linux.
+const FAULT_AROUND: u32 = 16;
 
 static MEMORY: Once<Memory<Kernel>> = Once::new();
 
@@ -24,7 +30,9 @@ pub fn init() {
     const MOST: u64 = 1024;
     frames().set_reserve((frames().counters().total / SHARE).clamp(LEAST, MOST));
     let memory = Memory::new(Kernel, frames(), Some(kernel_root()));
-    MEMORY.set(memory.expect("there is memory for the zero page"));
+    let memory = memory.expect("there is memory for the zero page");
+    memory.fault_around.store(FAULT_AROUND, Ordering::Relaxed);
+    MEMORY.set(memory);
 }
 
 /// The one.

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use pagelab_abi::addr::GuestPhys;
 use pagelab_abi::boot::{
@@ -91,6 +92,9 @@ fn main() -> ! {
         }
         if let Some(Ok(pages)) = word.strip_prefix("readahead=").map(str::parse) {
             files::backed::set_readahead(pages);
+        }
+        if let Some(Ok(pages)) = word.strip_prefix("fault_around=").map(str::parse) {
+            memory().fault_around.store(pages, Ordering::Relaxed);
         }
     }
     if find(info, MODULE_PROGRAM).or(find(info, MODULE_PROGRAM_PATH)).is_none() {
