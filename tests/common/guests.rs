@@ -243,6 +243,117 @@ guest! {
     "out dx, eax"
 }
 
+/// What a driver does before it uses its first device, at 0xd0000000 (RBX),
+/// by the tables of [`with_identity_tables`]: a queue of eight descriptors at
+/// 0x400000, the rings at 0x401000 and 0x402000.
+macro_rules! virtio_guest {
+    ($(#[$doc:meta])* $name:ident: $($line:literal)*) => {
+        guest! {
+            $(#[$doc])*
+            $name:
+            "mov rbx, cr3"
+            "movabs rcx, 0xffff800000000000"
+            "mov eax, 0x202003"
+            "mov [rbx+rcx], rax"
+            "mov ebx, 0xd0000000"
+            "cmp dword ptr [rbx], 0x74726976"
+            "jne 9f"
+            "mov dword ptr [rbx+0x70], 0"
+            "mov dword ptr [rbx+0x70], 3"
+            "mov dword ptr [rbx+0x24], 1"
+            "mov dword ptr [rbx+0x20], 1"
+            "mov dword ptr [rbx+0x70], 11"
+            "mov dword ptr [rbx+0x30], 0"
+            "mov dword ptr [rbx+0x38], 8"
+            "mov dword ptr [rbx+0x80], 0x400000"
+            "mov dword ptr [rbx+0x90], 0x401000"
+            "mov dword ptr [rbx+0xa0], 0x402000"
+            "mov dword ptr [rbx+0x44], 1"
+            "mov dword ptr [rbx+0x70], 15"
+            "mov esi, 0x400000"
+            $($line)*
+            "8: mov edx, 0xb08"         // all is as it should be
+            "mov eax, 0x504c0000"
+            "out dx, eax"
+            "9: mov edx, 0xb08"         // it is not
+            "mov eax, 0x504c0001"
+            "out dx, eax"
+        }
+    };
+}
+
+virtio_guest! {
+    /// Asks a disk for its name, which begins with "page".
+    virtio_disk_name:
+    "mov dword ptr [rsi], 0x403000"     // descriptor 0: the header
+    "mov dword ptr [rsi+8], 16"
+    "mov dword ptr [rsi+12], 0x10001"   // one follows: 1
+    "mov dword ptr [rsi+16], 0x403100"  // descriptor 1: the name
+    "mov dword ptr [rsi+24], 20"
+    "mov dword ptr [rsi+28], 0x20003"   // to be written, one follows: 2
+    "mov dword ptr [rsi+32], 0x403200"  // descriptor 2: the status
+    "mov dword ptr [rsi+40], 1"
+    "mov dword ptr [rsi+44], 2"
+    "mov dword ptr [rsi+0x3000], 8"     // VIRTIO_BLK_T_GET_ID
+    "mov byte ptr [rsi+0x3200], 0xff"
+    "mov dword ptr [rsi+0x1000], 0x10000"
+    "mov dword ptr [rbx+0x50], 0"
+    "2: cmp word ptr [rsi+0x2002], 1"
+    "jne 2b"
+    "cmp dword ptr [rsi+0x3100], 0x65676170"
+    "jne 9f"
+    "cmp byte ptr [rsi+0x3200], 0"
+    "jne 9f"
+    "cmp dword ptr [rbx+0x60], 1"       // the interrupt, acknowledged
+    "jne 9f"
+    "mov dword ptr [rbx+0x64], 1"
+    "cmp dword ptr [rbx+0x60], 0"
+    "jne 9f"
+    "mov dword ptr [rbx+0x70], 0"       // a reset, until it is over
+    "3: cmp dword ptr [rbx+0x70], 0"
+    "jne 3b"
+}
+
+virtio_guest! {
+    /// Gives a chain that leads to itself, and waits for DEVICE_NEEDS_RESET.
+    virtio_loop:
+    "mov dword ptr [rsi], 0x403000"
+    "mov dword ptr [rsi+8], 16"
+    "mov dword ptr [rsi+12], 1"
+    "mov dword ptr [rsi+0x1000], 0x10000"
+    "mov dword ptr [rbx+0x50], 0"
+    "2: test dword ptr [rbx+0x70], 64"
+    "jz 2b"
+}
+
+virtio_guest! {
+    /// Gives the same empty request again and again, without end.
+    virtio_flood:
+    "mov dword ptr [rsi], 0x403000"
+    "mov dword ptr [rsi+8], 16"
+    "2: inc word ptr [rsi+0x1002]"
+    "mov dword ptr [rbx+0x50], 0"
+    "jmp 2b"
+}
+
+virtio_guest! {
+    /// Writes to all registers of eight devices, in all widths, and reads them.
+    virtio_garbage:
+    "mov ecx, 0x8000"
+    "mov eax, 0x5a5a5a5a"
+    "2: mov [rbx], al"
+    "mov [rbx], ax"
+    "mov [rbx], eax"
+    "mov [rbx], rax"
+    "mov al, [rbx]"
+    "mov ax, [rbx]"
+    "mov edx, [rbx]"
+    "mov rdx, [rbx]"
+    "add rbx, 4"
+    "sub ecx, 4"
+    "jnz 2b"
+}
+
 /// How many events [`events`] writes.
 pub const EVENTS: usize = 9000;
 

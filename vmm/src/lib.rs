@@ -8,6 +8,7 @@
 //! | [`loader`] | kernel, page tables, modules and boot information into memory |
 //! | [`vstate`] | KVM: the virtual machine and its processor |
 //! | [`devices`] | what the guest finds on its buses; knows nothing of KVM |
+//! | [`share`] | folders of the host for the guest: a FUSE server |
 //! | [`event_loop`] | signals, timers, terminal, input |
 //! | [`stop`] | why a lab ended |
 //! | [`debug`] | the debug port: what a running guest's memory looks like |
@@ -38,6 +39,7 @@ pub mod loader;
 pub mod machine;
 pub mod memory;
 pub mod resident;
+pub mod share;
 pub mod stop;
 pub mod timings;
 pub mod vstate;

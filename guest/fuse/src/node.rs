@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
 use pagelab_vfs::inode::{DeviceNumber, FileKind, Metadata};
-use pagelab_vfs::store::PageBacking;
+use pagelab_vfs::store::{PAGE_BYTES, PageBacking};
 use pagelab_vfs::{Errno, Timespec};
 use spin::Mutex;
 
@@ -20,8 +20,6 @@ use crate::protocol::{Attributes, ROOT_NODE, SetAttrIn, set};
 const O_RDONLY: u32 = 0;
 const O_WRONLY: u32 = 1;
 const O_RDWR: u32 = 2;
-
-const PAGE_BYTES: usize = PAGE_SIZE as usize;
 
 /// Longest time that attributes or names are believed without asking again,
 /// whatever the server says, in nanoseconds.

@@ -29,7 +29,7 @@ use pagelab_paging::entry::{ENTRIES, Entry, EntryFlags, Level};
 use crate::descriptors::{self, USER_CODE, USER_DATA};
 use crate::memory::{self, Physical, frames, new_table, physical_address};
 use crate::sync::{Lock, Once};
-use crate::trap::{TrapFrame, vector};
+use crate::trap::{self, TrapFrame, vector};
 
 /// Where the code is.
 const CODE: GuestVirt = GuestVirt(0x1000_0000);
@@ -331,6 +331,8 @@ pub(crate) fn leave_if_called(frame: &TrapFrame) {
     if caller == 0 {
         return;
     }
+    // All this was the kernel's time.
+    trap::end_kernel_time();
     // SAFETY: `call` reads it after this only.
     unsafe {
         *RESULTS.0.get() = Results { vector: frame.vector, rax: frame.rax, rbx: frame.rbx };

@@ -11,6 +11,7 @@
 //! status is not read or acknowledged: each device has a line of its own, which
 //! is edge-triggered, and each access to a register is an exit to the host.
 
+pub mod disk;
 mod ring;
 
 use core::fmt;

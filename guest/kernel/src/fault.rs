@@ -13,7 +13,7 @@ use pagelab_mm::{Access, FaultError, Resolved};
 
 use crate::files;
 use crate::memory::memory;
-use crate::process::{Process, oom, scheduler};
+use crate::process::{Process, oom, reclaim, scheduler};
 use crate::signal::{self, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SignalInfo, Trap};
 use crate::syscall::before_return;
 
@@ -26,10 +26,15 @@ pub fn page_fault(frame: &mut TrapFrame, address: u64) {
     let result = loop {
         let result = process.space().lock().fault(memory(), GuestVirt(address), access);
         match result {
-            Err(FaultError::NeedsPage(page)) => match files::page_in(page) {
-                Ok(read) => access.major |= read,
-                Err(error) => break Err(error),
-            },
+            Err(FaultError::NeedsPage(page)) => {
+                let pattern = files::pattern_at(&process.space().lock(), address);
+                match files::page_in_for(page, pattern) {
+                    Ok(read) => access.major |= read,
+                    Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
+                    Err(error) => break Err(error),
+                }
+            }
+            Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
             result => break result,
         }
     };
@@ -123,6 +128,7 @@ pub struct Fault {
 
 /// Counts a fault for its process and for all, and tells the host.
 pub fn record(process: &Process, fault: &Fault, resolved: &Resolved) {
+    files::write_back::note_fault(resolved);
     let cost = cpu::timestamp() - fault.start;
     process.count_fault(resolved.kind, cost);
     lab::count_fault(resolved.kind, cost);

@@ -35,6 +35,7 @@ mod process;
 mod publish;
 mod random;
 mod signal;
+mod swap;
 mod syscall;
 mod user;
 
@@ -57,7 +58,7 @@ fn pagelab_kernel_main(info: &'static BootInfo) -> ! {
     random::init(info);
     files::init();
     if lab::is_present() {
-        interrupts::enable_devices();
+        interrupts::enable_lab();
     }
     process::init::start(info)
 }
@@ -73,6 +74,7 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
         _ => {}
     }
     if let Some(frame) = program {
+        files::write_back::write_if_due();
         process::scheduler::yield_now();
         syscall::before_return(frame, None);
     }

@@ -137,8 +137,10 @@ pub fn retry(
 pub fn mend(error: FaultError) -> Result<(), Errno> {
     match error {
         FaultError::NeedsPage(page) => {
-            files::page_in(page).map_err(|_| Errno::EFAULT)?;
-            Ok(())
+            files::page_in(page).map(drop).or_else(|error| match error {
+                FaultError::OutOfMemory if oom::make_room() => Ok(()),
+                _ => Err(Errno::EFAULT),
+            })
         }
         FaultError::OutOfMemory if oom::make_room() => Ok(()),
         _ => Err(Errno::EFAULT),

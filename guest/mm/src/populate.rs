@@ -16,7 +16,8 @@ use crate::table;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Populate {
     /// As mappings and locks want it: private pages that may be written as if
-    /// written, others as if read. Gaps and failures are passed over.
+    /// written, others as if read. Gaps and pages that cannot be had are passed
+    /// over.
     Mapping,
     /// The same, but stops at gaps and failures (`mlock`).
     Locking,
@@ -42,7 +43,8 @@ impl AddressSpace {
     ///
     /// # Errors
     ///
-    /// [`Stopped`]. With [`Populate::Mapping`] only for `NeedsPage`.
+    /// [`Stopped`]. With [`Populate::Mapping`] only for `NeedsPage` and
+    /// `OutOfMemory`.
     pub fn populate<M: Machine>(
         &mut self,
         memory: &Memory<M>,
@@ -68,9 +70,12 @@ impl AddressSpace {
             let first_major = major && at == start;
             match self.populate_area(memory, &area, (at, stop), how, first_major) {
                 Ok(()) => {}
-                Err(stopped) if matches!(stopped.error, FaultError::NeedsPage(_)) => {
-                    return Err(stopped);
-                }
+                Err(
+                    stopped @ Stopped {
+                        error: FaultError::NeedsPage(_) | FaultError::OutOfMemory,
+                        ..
+                    },
+                ) => return Err(stopped),
                 Err(_) if how == Populate::Mapping => {}
                 Err(stopped) => return Err(stopped),
             }

@@ -13,12 +13,14 @@ use core::any::Any;
 
 use crate::buffer::{Sink, Source};
 use crate::errno::{Errno, Result};
+use crate::executing::TextUse;
 use crate::file::File;
 use crate::lock::LockTable;
 use crate::path::PathNode;
 use crate::pipe::FifoSlot;
 use crate::platform::Timespec;
-use crate::store::ObjectId;
+use crate::store::{Advice, ObjectId};
+use crate::write_errors::WriteErrors;
 
 /// What kind of thing an inode is; the values are those of `d_type`, and
 /// shifted left by 12 those of `st_mode`.
@@ -397,6 +399,27 @@ pub trait Inode: Any + Send + Sync {
     /// cannot be locked, or (without `make`) is not.
     fn locks(&self, make: bool) -> Option<&LockTable> {
         let _ = make;
+        None
+    }
+
+    /// A descriptor that could write is closed: changed data goes to where others
+    /// see it.
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Errors of writing data after the calls that changed it.
+    fn write_errors(&self) -> Option<Arc<WriteErrors>> {
+        None
+    }
+
+    /// How a range of the data will be used (length 0: to its end).
+    fn advise(&self, offset: u64, length: u64, advice: Advice) {
+        let _ = (offset, length, advice);
+    }
+
+    /// Who writes or executes it; `None` if nobody can.
+    fn text_use(&self) -> Option<&TextUse> {
         None
     }
 

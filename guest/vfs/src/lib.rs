@@ -15,10 +15,11 @@
 //! | [`inode`] | the border behind which each file system stands |
 //! | [`dentry`], [`mount`], [`path`], [`tree`] | names, mounts, walks, operations on names |
 //! | [`mod@file`], [`open_file`], [`fd_table`] | open files and descriptors |
-//! | [`lock`] | locks on files |
+//! | [`lock`], [`executing`] | locks on files; who executes them |
 //! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
 //! | [`pipe`], [`event`], [`tty`] | pipes, event counters, terminals |
 //! | [`procfs`] | `/proc` |
+//! | [`readahead`], [`write_errors`] | files with something behind them |
 //! | [`text`] | numbers as text |
 //!
 //! Locks are spin locks that are held for short pieces of pure computation,
@@ -41,6 +42,7 @@ pub mod devfs;
 pub mod device;
 pub mod errno;
 pub mod event;
+pub mod executing;
 pub mod fd_table;
 pub mod file;
 pub mod inode;
@@ -53,10 +55,12 @@ pub mod path;
 pub mod pipe;
 pub mod platform;
 pub mod procfs;
+pub mod readahead;
 pub mod store;
 pub mod text;
 pub mod tree;
 pub mod tty;
+pub mod write_errors;
 
 pub use buffer::{Sink, Source};
 pub use errno::{Errno, Result};

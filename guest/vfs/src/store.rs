@@ -11,6 +11,7 @@ use pagelab_abi::addr::Frame;
 
 use crate::buffer::{Sink, Source};
 use crate::errno::{Errno, Result};
+use crate::write_errors::WriteErrors;
 
 pub mod vec_store;
 
@@ -26,6 +27,39 @@ pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
 /// Names a page-cache object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(pub u64);
+
+/// How a part of a file will be used: `posix_fadvise`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Nobody knows.
+    Normal,
+    /// Here and there.
+    Random,
+    /// From front to back.
+    Sequential,
+    /// Soon: read it now.
+    WillNeed,
+    /// Not soon.
+    DontNeed,
+    /// Once.
+    NoReuse,
+}
+
+impl Advice {
+    /// From Linux's number.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            0 => Self::Normal,
+            1 => Self::Random,
+            2 => Self::Sequential,
+            3 => Self::WillNeed,
+            4 => Self::DontNeed,
+            5 => Self::NoReuse,
+            _ => return None,
+        })
+    }
+}
 
 /// Where the pages of an object come from and where they survive: a file of the
 /// host.
@@ -69,6 +103,24 @@ pub trait PageStore: Send + Sync + 'static {
     fn refresh(&self, object: ObjectId, size: u64) -> Result<()> {
         let _ = (object, size);
         Ok(())
+    }
+
+    /// Writes changed pages to what is behind an object.
+    fn flush(&self, object: ObjectId) -> Result<()> {
+        let _ = object;
+        Ok(())
+    }
+
+    /// Errors of writing to what is behind an object.
+    fn write_errors(&self, object: ObjectId) -> Option<Arc<WriteErrors>> {
+        let _ = object;
+        None
+    }
+
+    /// Somebody says how he will use a range of bytes of an object (length 0: to
+    /// its end).
+    fn advise(&self, object: ObjectId, offset: u64, length: u64, advice: Advice) {
+        let _ = (object, offset, length, advice);
     }
 
     /// Writes changed pages to what is behind an object, and has it keep them.

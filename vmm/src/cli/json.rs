@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pagelab_abi::fault::FaultKind;
 use serde::Serialize;
@@ -12,7 +14,9 @@ use super::Failure;
 use super::report::leaked;
 use crate::devices::shared::Snapshot;
 use crate::kvm_stats;
-use crate::machine::Finished;
+use crate::machine::{Finished, VirtioReport};
+use crate::share::config::Share;
+use crate::share::statistics::ShareStatistics;
 use crate::stop::STATUS_LAB_FAILED;
 
 /// KVM's statistics that say something about memory.
@@ -37,6 +41,29 @@ struct Report<'a> {
     events_delivered: u64,
     events_lost: u64,
     guest: Option<GuestReport<'a>>,
+    shares: Vec<ShareReport>,
+    swap: Option<SwapReport>,
+}
+
+#[derive(Serialize)]
+struct ShareReport {
+    folder: String,
+    place: String,
+    read_only: bool,
+    requests: BTreeMap<&'static str, u64>,
+    errors: u64,
+    bytes_read: u64,
+    bytes_written: u64,
+}
+
+#[derive(Serialize)]
+struct SwapReport {
+    size: u64,
+    reads: u64,
+    writes: u64,
+    bytes_read: u64,
+    bytes_written: u64,
+    errors: u64,
 }
 
 #[derive(Serialize)]
@@ -105,6 +132,32 @@ fn guest_report(finished: &Finished, counters: &Snapshot) -> GuestReport<'static
     }
 }
 
+fn share_reports(devices: &VirtioReport) -> Vec<ShareReport> {
+    let report = |(share, counters): &(Share, Arc<ShareStatistics>)| ShareReport {
+        folder: share.folder.to_string_lossy().into_owned(),
+        place: share.place.clone(),
+        read_only: share.read_only,
+        requests: counters.requests().collect(),
+        errors: counters.errors(),
+        bytes_read: counters.bytes_read(),
+        bytes_written: counters.bytes_written(),
+    };
+    devices.shares.iter().map(report).collect()
+}
+
+fn swap_report(devices: &VirtioReport) -> Option<SwapReport> {
+    let (size, counters) = devices.swap.as_ref()?;
+    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Some(SwapReport {
+        size: *size,
+        reads: value(&counters.reads),
+        writes: value(&counters.writes),
+        bytes_read: value(&counters.bytes_read),
+        bytes_written: value(&counters.bytes_written),
+        errors: value(&counters.errors),
+    })
+}
+
 fn statistics(counted: &kvm_stats::Snapshot) -> BTreeMap<&'static str, u64> {
     let value = |name| Some((name, counted.get(name)?));
     STATISTICS.into_iter().filter_map(value).collect()
@@ -127,6 +180,8 @@ pub(super) fn write(path: &Path, finished: &Finished) -> Result<(), Failure> {
         events_delivered: finished.events.0,
         events_lost: finished.events.1,
         guest: finished.counters.as_ref().map(|counters| guest_report(finished, counters)),
+        shares: share_reports(&finished.virtio),
+        swap: swap_report(&finished.virtio),
     };
     let mut text = serde_json::to_string_pretty(&report)?;
     text.push('\n');

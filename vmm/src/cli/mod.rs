@@ -7,6 +7,7 @@
 //! * [`mod@bench`]: how fast, and at what price
 //! * [`kernel`]: the built-in kernel as a file
 //! * [`options`]: what all labs have in common
+//! * [`devices`]: folders of the host, and swap
 //! * [`report`]: what is printed when a lab is over
 //! * [`json`]: the same for machines
 //!
@@ -15,6 +16,7 @@
 
 mod bench;
 mod debug;
+mod devices;
 mod host;
 mod json;
 mod kernel;
@@ -54,6 +56,7 @@ Examples:
   pagelab run --faults ./my-program       run a static Linux program and count its faults
   pagelab run --mem 1G --timeout 10 -- busybox ls -l /
   pagelab run --json report.json ./my-program
+  pagelab run --share .:/work -- ./my-program /work/data
   pagelab run --debug lab.sock ./my-program        and, meanwhile, in another terminal:
   pagelab debug lab.sock faults
 

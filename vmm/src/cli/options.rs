@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::devices::DeviceOptions;
 use super::{Failure, json, say, with_advice};
 use crate::debug::{DebugAddress, DebugConfig, event_text};
 use crate::embedded;
-use crate::loader::{ModuleBytes, program};
-use crate::machine::{self, EventLog, Finished, InputMode, MachineConfig, MachineError};
+use crate::loader::{ModuleBytes, ModuleKind, program};
+use crate::machine::{
+    self, EventLog, Finished, InputMode, MachineConfig, MachineError, VirtioConfig,
+};
 use crate::memory::MemorySize;
 use crate::memory::size::host_memory;
 use crate::stop::STATUS_LAB_FAILED;
@@ -51,20 +54,26 @@ pub(super) struct LabOptions {
     /// it is 0) with a token that is printed. `pagelab debug` speaks with it
     #[arg(long, value_name = "ADDR")]
     debug: Option<DebugAddress>,
-    /// Stop before the guest's first instruction, until a client of the debug port says resume
-    #[arg(long, requires = "debug")]
+    /// Let gdb connect, to the path of a Unix socket or to 127.0.0.1:PORT: `target remote ADDR`
+    #[arg(long, value_name = "ADDR")]
+    gdb: Option<DebugAddress>,
+    /// Stop before the guest's first instruction, until the debug port or gdb lets it go on
+    #[arg(long)]
     paused: bool,
     /// Put stacks, mappings and position-independent programs at random addresses; otherwise
     /// they are the same in every run
     #[arg(long)]
     aslr: bool,
+    #[command(flatten)]
+    pub(super) devices: DeviceOptions,
 }
 
 impl LabOptions {
     /// Runs a lab with `modules`, and writes the JSON report if one is wanted.
     pub(super) fn run(
         &self,
-        modules: Vec<ModuleBytes<'_>>,
+        mut modules: Vec<ModuleBytes<'_>>,
+        virtio: VirtioConfig,
         input: InputMode,
     ) -> Result<Lab, Failure> {
         let memory = self.mem.unwrap_or_default();
@@ -73,17 +82,26 @@ impl LabOptions {
             .map_err(|error| Failure::new(STATUS_LAB_FAILED, format_args!("--mem: {error}")))?;
         let kernel = self.kernel()?;
         let events = if self.events { EventLog::Every(event_text::line) } else { EventLog::Off };
+        if !virtio.shares.as_slice().is_empty() {
+            let bytes = Cow::Owned(virtio.shares.module());
+            modules.push(ModuleBytes { kind: ModuleKind::Shares, bytes });
+        }
         let finished = machine::run(MachineConfig {
             kvm: device_path(),
             memory,
             kernel: &kernel,
             modules,
-            command_line: &self.kernel_args,
+            command_line: &self.devices.command_line(&self.kernel_args),
             entropy: if self.aslr { entropy()? } else { [0; 32] },
             timeout: self.timeout,
             input,
             events,
-            debug: DebugConfig { address: self.debug.clone(), paused: self.paused },
+            virtio,
+            debug: DebugConfig {
+                address: self.debug.clone(),
+                gdb: self.gdb.clone(),
+                paused: self.paused,
+            },
             announce: say,
         })
         .map_err(|error| match &error {

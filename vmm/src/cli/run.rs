@@ -9,8 +9,10 @@ use clap::Args;
 
 use super::options::LabOptions;
 use super::{Failure, report};
-use crate::loader::{ModuleBytes, ModuleKind, program};
+use crate::loader::program::{self, ProgramError};
+use crate::loader::{ModuleBytes, ModuleKind};
 use crate::machine::InputMode;
+use crate::share::config::Shares;
 
 /// Arguments of `pagelab run`.
 #[derive(Debug, Args)]
@@ -34,7 +36,8 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let input = if self.interactive { InputMode::Keys } else { InputMode::Lines };
-        let lab = self.lab.run(self.modules()?, input)?;
+        let devices = self.lab.devices.devices()?;
+        let lab = self.lab.run(self.modules(&devices.shares)?, devices, input)?;
         if self.faults {
             report::print_faults(&lab.finished);
         }
@@ -44,17 +47,27 @@ impl Run {
 
 impl Run {
     /// The program with its arguments and environment, if there is one.
-    fn modules(&self) -> Result<Vec<ModuleBytes<'static>>, Failure> {
+    fn modules(&self, shares: &Shares) -> Result<Vec<ModuleBytes<'static>>, Failure> {
         let Some(path) = self.command.first() else {
             return Ok(Vec::new());
         };
-        let program = program::read(Path::new(path))
-            .map_err(|error| Failure::new(error.exit_status(), error))?;
+        let path = Path::new(path);
+        let failed = |error: ProgramError| Failure::new(error.exit_status(), error);
+        // A program that the guest can see is run from there, so that its pages
+        // come as those of any file.
+        let program = match shares.guest_path(path) {
+            Some(mut guest_path) => {
+                program::check_file(path).map_err(failed)?;
+                guest_path.push(0);
+                (ModuleKind::ProgramPath, guest_path)
+            }
+            None => (ModuleKind::Program, program::read(path).map_err(failed)?),
+        };
         let arguments = nul_ended(self.command.iter().map(OsString::as_os_str));
         let environment = nul_ended(self.environment.iter().map(OsStr::new));
         let module = |kind, bytes| ModuleBytes { kind, bytes: Cow::Owned(bytes) };
         Ok(vec![
-            module(ModuleKind::Program, program),
+            module(program.0, program.1),
             module(ModuleKind::Arguments, arguments),
             module(ModuleKind::Environment, environment),
         ])

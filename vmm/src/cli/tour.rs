@@ -28,7 +28,7 @@ impl Tour {
             ModuleBytes { kind: ModuleKind::Arguments, bytes: Cow::Borrowed(b"first\0") },
             ModuleBytes { kind: ModuleKind::Environment, bytes: Cow::Borrowed(b"") },
         ];
-        let lab = self.lab.run(modules, InputMode::None)?;
+        let lab = self.lab.run(modules, self.lab.devices.devices()?, InputMode::None)?;
         report::print_tour(&lab.finished);
         Ok(report::conclude(&lab))
     }

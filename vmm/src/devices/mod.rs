@@ -7,6 +7,7 @@
 //! * [`lab`]: the lab's own device
 //! * [`shared`]: the pages that the guest shares with the host
 //! * [`output`]: where the guest's output goes
+//! * [`virtio`]: shared folders and swap
 //!
 //! | a guest may… | and the device… |
 //! | --- | --- |
@@ -21,6 +22,7 @@ pub mod lab;
 pub mod output;
 pub mod serial;
 pub mod shared;
+pub mod virtio;
 
 use std::io;
 

@@ -25,7 +25,8 @@ use std::borrow::Cow;
 use pagelab_abi::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_abi::boot::{
     BootInfo, FLAG_LAB_DEVICE, FLAG_MEMORY_ZEROED, MAX_COMMAND_LINE, MAX_MODULES, MEMORY_RESERVED,
-    MEMORY_USABLE, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, MemoryRange, Module,
+    MEMORY_USABLE, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, MODULE_PROGRAM_PATH,
+    MODULE_SHARES, MemoryRange, Module,
 };
 use pagelab_abi::layout::{BOOT_INFO, LOW_MEMORY_END};
 use pagelab_paging::kernel_map::{KernelMap, OutsideMemory};
@@ -85,6 +86,10 @@ pub enum ModuleKind {
     Arguments,
     /// Its environment.
     Environment,
+    /// The shared folders.
+    Shares,
+    /// Where the program is in the guest, instead of [`Self::Program`].
+    ProgramPath,
 }
 
 impl ModuleKind {
@@ -93,6 +98,8 @@ impl ModuleKind {
             Self::Program => MODULE_PROGRAM,
             Self::Arguments => MODULE_ARGUMENTS,
             Self::Environment => MODULE_ENVIRONMENT,
+            Self::Shares => MODULE_SHARES,
+            Self::ProgramPath => MODULE_PROGRAM_PATH,
         }
     }
 }
@@ -119,6 +126,8 @@ pub struct BootValues<'a> {
     pub global_pages: bool,
     /// The kernel's command line.
     pub command_line: &'a str,
+    /// How many virtio devices there are.
+    pub virtio_count: u32,
 }
 
 /// Where a guest starts.
@@ -171,6 +180,7 @@ pub fn load(
     info.tsc_khz = values.tsc_khz;
     info.wall_clock_ns = values.wall_clock_ns;
     info.entropy = values.entropy;
+    info.virtio_count = values.virtio_count;
     set_command_line(&mut info, values.command_line)?;
     let map = memory_map(ram, image.start, tables.end, modules_start.unwrap_or(ram.low_end()));
     for (slot, range) in info.memory.iter_mut().zip(&map) {

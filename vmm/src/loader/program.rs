@@ -1,8 +1,8 @@
 //! Whether a file of the host can be a program of the guest, said before the
 //! guest boots and in the host's terms.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use elf::abi::{EM_X86_64, ET_DYN, ET_EXEC};
@@ -47,8 +47,8 @@ pub enum ProgramError {
     Empty(PathBuf),
     /// A script.
     #[error(
-        "{} is a script; run its interpreter instead, such as a static bash: \
-         pagelab run bash-static {}", .0.display(), .0.display()
+        "{} is a script; share its folder and its interpreter's, as --share /:/:ro does, or run \
+         a static interpreter: pagelab run bash-static {}", .0.display(), .0.display()
     )]
     Script(PathBuf),
     /// Not ELF.
@@ -116,22 +116,47 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {
 ///
 /// If there is none.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, ProgramError> {
-    let read_error = |source: io::Error| match source.kind() {
+    let length = regular_file(path)?;
+    if length > MAX_FILE {
+        return Err(ProgramError::TooLong { path: path.to_owned(), length });
+    }
+    fs::read(path).map_err(|source| read_error(path, source))
+}
+
+/// Looks at the program at `path` without reading all of it. It may be a script
+/// too: the guest's kernel finds its interpreter.
+///
+/// # Errors
+///
+/// If it is not there or cannot be a program of the guest.
+pub fn check_file(path: &Path) -> Result<(), ProgramError> {
+    /// More than any header.
+    const HEADER: u64 = 4096;
+    regular_file(path)?;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(HEADER).read_to_end(&mut bytes));
+    read.map_err(|source| read_error(path, source))?;
+    if bytes.starts_with(b"#!") { Ok(()) } else { check(path, &bytes) }
+}
+
+fn read_error(path: &Path, source: io::Error) -> ProgramError {
+    match source.kind() {
         io::ErrorKind::NotFound => ProgramError::Missing(path.to_owned()),
         _ => ProgramError::Read { path: path.to_owned(), source },
-    };
+    }
+}
+
+/// The length of a regular file.
+fn regular_file(path: &Path) -> Result<u64, ProgramError> {
     // Asked before opening, since opening a pipe would wait for its writer.
-    let metadata = fs::metadata(path).map_err(read_error)?;
+    let metadata = fs::metadata(path).map_err(|source| read_error(path, source))?;
     if metadata.is_dir() {
         return Err(ProgramError::Directory(path.to_owned()));
     }
     if !metadata.is_file() {
         return Err(ProgramError::NotRegular(path.to_owned()));
     }
-    if metadata.len() > MAX_FILE {
-        return Err(ProgramError::TooLong { path: path.to_owned(), length: metadata.len() });
-    }
-    fs::read(path).map_err(read_error)
+    Ok(metadata.len())
 }
 
 /// Looks at a program's header; the guest's kernel looks at the rest.

@@ -5,6 +5,7 @@
 //! what to print; they do not touch KVM or the devices.
 
 pub(crate) mod observer;
+mod virtio;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pagelab_abi::layout::{LAB_IRQ, LAB_PORT, LAB_PORT_COUNT, SERIAL_IRQ, SERIAL_PORT};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::debug::breakpoints::Breaker;
 use crate::debug::fault_stops::FaultStops;
+use crate::debug::gdb::PreparedGdb;
+use crate::debug::gdb::target::Guest;
 use crate::debug::history::History;
 use crate::debug::lab::Lab;
 use crate::debug::report::Desk;
@@ -25,6 +29,7 @@ use crate::devices::lab::LabDevice;
 use crate::devices::output::HostOutput;
 use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
+use crate::devices::virtio::block::SwapError;
 use crate::event_loop::{self, LoopError, LoopInput};
 
 use crate::kvm_stats::KvmStats;
@@ -40,6 +45,7 @@ use crate::vstate::{KvmError, entry};
 
 pub use event_loop::InputMode;
 pub use observer::{EventFormat, EventLog};
+pub use virtio::{VirtioConfig, VirtioReport};
 
 /// Why a lab could not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +68,17 @@ pub enum MachineError {
     /// The event loop cannot be set up.
     #[error(transparent)]
     Loop(#[from] LoopError),
+    /// A folder cannot be shared.
+    #[error("cannot share {}: {source}", folder.display())]
+    Share {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No swap space.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
     /// There is no debug port.
     #[error(transparent)]
     Debug(#[from] PortError),
@@ -88,6 +105,8 @@ pub struct MachineConfig<'a> {
     pub input: InputMode,
     /// What becomes of the guest's events.
     pub events: EventLog,
+    /// Folders and swap.
+    pub virtio: VirtioConfig,
     /// The debug port.
     pub debug: DebugConfig,
     /// Is told what people must know while the lab runs.
@@ -113,6 +132,8 @@ pub struct Finished {
     pub setup: Duration,
     /// From the first entry to the end.
     pub running: Duration,
+    /// What folders and swap did.
+    pub virtio: VirtioReport,
     /// The guest's memory, as it was left.
     pub ram: Arc<GuestRam>,
 }
@@ -136,8 +157,10 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone(), history);
 
     let ports = port_bus(&shared, &wires, output, &events, &debugged.stops)?;
+    let mut memory = Bus::new("memory address");
+    let virtio = virtio::Attached::new(&vm, &ram, &mut memory, &config.virtio)?;
     let control = Arc::clone(&debugged.control);
-    let vcpu = Vcpu::new(&vm, ports, Bus::new("memory address"), Arc::clone(&stop), control)?;
+    let vcpu = Vcpu::new(&vm, ports, memory, Arc::clone(&stop), control)?;
     let tsc_khz = vcpu.tsc_khz();
     let global_pages = entry::has_global_pages(vm.cpuid());
     let values = BootValues {
@@ -146,6 +169,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         entropy: config.entropy,
         global_pages,
         command_line: config.command_line,
+        virtio_count: virtio.count(),
     };
     let point = loader::load(&ram, config.kernel, &config.modules, &values)?;
     vcpu.set_entry(&point, global_pages)?;
@@ -153,6 +177,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     config.modules = Vec::new();
     timings::note(Moment::Ready);
 
+    let gdb = debugged.prepare_gdb(&config, &vm, &shared)?;
     let prepared = debugged.prepare(&config, &vcpu, &events, &vm)?;
 
     let input = LoopInput {
@@ -163,13 +188,20 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         input_wanted: wires.input_wanted,
         input_interrupt: wires.input_interrupt,
     };
-    let mut port = None;
+    let virtio_report = virtio.report.clone();
+    let mut worker = None;
+    let mut ports = (None, None);
     let ended = event_loop::run(input, |exit_event| {
-        port = prepared.map(Prepared::start).transpose().map_err(KvmError::Thread)?;
+        worker = virtio.start().map_err(KvmError::Thread)?;
+        ports.0 = prepared.map(Prepared::start).transpose().map_err(KvmError::Thread)?;
+        ports.1 = gdb.map(PreparedGdb::start).transpose().map_err(KvmError::Thread)?;
         vcpu.start(exit_event)
     })?;
     let finished = Instant::now();
-    drop(port);
+    if let Some(worker) = worker {
+        worker.stop();
+    }
+    drop(ports);
     events.drain_waiting();
     let counters = shared.snapshot();
     if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
@@ -184,6 +216,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         tsc_khz,
         setup: ended.entered.saturating_duration_since(began),
         running: finished.saturating_duration_since(ended.entered),
+        virtio: virtio_report,
         ram,
     })
 }
@@ -203,6 +236,23 @@ impl Debugged {
         let stops = Arc::new(FaultStops::new(Arc::clone(shared), Arc::clone(&control)));
         let history = config.address.as_ref().map(|_| Arc::default());
         Ok(Self { control, stops, history })
+    }
+
+    /// Prepares the debugger's port, if one is wanted.
+    fn prepare_gdb(
+        &self,
+        config: &MachineConfig<'_>,
+        vm: &Vm,
+        shared: &Arc<SharedPages>,
+    ) -> Result<Option<PreparedGdb>, MachineError> {
+        let Some(address) = &config.debug.gdb else { return Ok(None) };
+        let breaker = Breaker {
+            control: Arc::clone(&self.control),
+            ram: Arc::clone(vm.ram()),
+            without_hardware: vm.lets_debug_exceptions_through(),
+        };
+        let guest = Guest::new(breaker, Arc::clone(shared));
+        Ok(Some(PreparedGdb::new(address, guest, config.announce)?))
     }
 
     /// Prepares the debug port, if one is wanted.

@@ -6,8 +6,11 @@
 //! map it too. All access goes through `vm-memory`: the guest may change every
 //! byte at any time, so no Rust reference into it ever exists.
 //!
+//! * [`scatter`]: buffers in pieces, to and from files
+//!
 //! [`size`] turns what a user wrote after `--mem` into a size that can work.
 
+pub mod scatter;
 pub mod size;
 #[cfg(test)]
 mod tests;

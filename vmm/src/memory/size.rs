@@ -104,23 +104,31 @@ impl FromStr for MemorySize {
     type Err = SizeError;
 
     fn from_str(text: &str) -> Result<Self, SizeError> {
-        let (digits, shift) = match text.as_bytes().last() {
-            Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
-            Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
-            Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
-            _ => (text, 0),
-        };
-        // `u64::from_str` also takes a sign, which no size has.
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(SizeError::NotANumber(text.to_owned()));
-        }
-        digits
-            .parse::<u64>()
-            .ok()
-            .and_then(|number| number.checked_mul(1 << shift))
-            .ok_or_else(|| SizeError::Overflow(text.to_owned()))
-            .and_then(Self::new)
+        parse_bytes(text).and_then(Self::new)
     }
+}
+
+/// A number of bytes as a user writes it, with K, M or G behind it.
+///
+/// # Errors
+///
+/// If it is none, or more than 64 bits.
+pub fn parse_bytes(text: &str) -> Result<u64, SizeError> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    // `u64::from_str` also takes a sign, which no size has.
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(SizeError::NotANumber(text.to_owned()));
+    }
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| SizeError::Overflow(text.to_owned()))
 }
 
 impl fmt::Display for MemorySize {

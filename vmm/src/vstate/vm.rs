@@ -9,7 +9,7 @@ use kvm_bindings::{
     CpuId, KVM_CAP_SET_GUEST_DEBUG2, KVM_GUESTDBG_BLOCKIRQ, KVM_MAX_CPUID_ENTRIES,
     kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -27,10 +27,11 @@ pub fn device_path() -> PathBuf {
 }
 
 /// What a lab cannot do without.
-const NEEDED: [(Cap, &str); 5] = [
+const NEEDED: [(Cap, &str); 6] = [
     (Cap::UserMemory, "memory provided by user space (KVM_CAP_USER_MEMORY)"),
     (Cap::Irqchip, "an interrupt controller in the kernel (KVM_CAP_IRQCHIP)"),
     (Cap::Irqfd, "interrupts from event descriptors (KVM_CAP_IRQFD)"),
+    (Cap::Ioeventfd, "notifications as event descriptors (KVM_CAP_IOEVENTFD)"),
     (Cap::ExtCpuid, "control over CPUID (KVM_CAP_EXT_CPUID)"),
     (Cap::ImmediateExit, "leaving the guest at once (KVM_CAP_IMMEDIATE_EXIT)"),
 ];
@@ -125,6 +126,18 @@ impl Vm {
     /// If KVM refuses.
     pub fn connect_interrupt(&self, event: &EventFd, gsi: u32) -> Result<(), KvmError> {
         self.fd.register_irqfd(event, gsi).map_err(failed("connect an interrupt"))
+    }
+
+    /// Writes `event` whenever the guest writes anything to `address`, where no
+    /// RAM is, instead of leaving the guest.
+    ///
+    /// # Errors
+    ///
+    /// If KVM refuses.
+    pub fn connect_notification(&self, event: &EventFd, address: u64) -> Result<(), KvmError> {
+        self.fd
+            .register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(failed("connect a notification"))
     }
 }
 

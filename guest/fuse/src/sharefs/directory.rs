@@ -19,10 +19,13 @@ use crate::node::Node;
 /// systems of the host have them, are numbered from here on.
 const NUMBERED: u64 = 1 << 61;
 
+/// Inodes by their names.
+type Prefetched<S> = BTreeMap<Box<[u8]>, Arc<ShareInode<S>>>;
+
 /// State of a directory.
 pub(super) struct Directory<S: PageStore> {
     /// Entries that came with the last listing, until they are looked up.
-    prefetched: Mutex<BTreeMap<Box<[u8]>, Arc<ShareInode<S>>>>,
+    prefetched: Mutex<Prefetched<S>>,
     /// Somebody looked up entries since the last listing, as `ls -l` does
     /// between one part and the next: the next part brings attributes.
     was_walked: AtomicBool,
@@ -68,7 +71,7 @@ impl<S: PageStore> Directory<S> {
             && position != 0
             && self.was_walked.swap(false, Ordering::Relaxed);
         let mut offset = self.host_position(position)?;
-        let mut fetched = BTreeMap::new();
+        let mut fetched = Prefetched::new();
         let mut buffer = shared.listing.lock();
         loop {
             let handle = node.open_directory()?;

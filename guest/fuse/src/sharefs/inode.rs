@@ -5,11 +5,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
+use pagelab_vfs::executing::TextUse;
 use pagelab_vfs::file::File;
 use pagelab_vfs::inode::{Changes, DirectoryEntry, FileKind, Inode, Metadata, NewNode};
 use pagelab_vfs::lock::LockTable;
 use pagelab_vfs::pipe::FifoSlot;
-use pagelab_vfs::store::PageBacking;
+use pagelab_vfs::store::{Advice, PageBacking};
+use pagelab_vfs::write_errors::WriteErrors;
 use pagelab_vfs::{Errno, ObjectId, PageStore, Result, Sink, Source};
 use spin::{Mutex, Once};
 
@@ -27,6 +29,7 @@ const O_ACCMODE: u32 = 3;
 const O_TRUNC: u32 = 0o1000;
 const RENAME_EXCHANGE: u32 = 2;
 const FALLOC_FL_KEEP_SIZE: u32 = 1;
+const FALLOC_FL_PUNCH_HOLE: u32 = 2;
 
 /// The pages of a regular file.
 struct Data {
@@ -39,6 +42,8 @@ enum Body<S: PageStore> {
     /// The pages, once somebody wants them.
     Regular(Mutex<Option<Data>>),
     Directory(Box<Directory<S>>),
+    /// Its text, once it was read: another text would be another link.
+    Symlink(Once<Vec<u8>>),
     Fifo(FifoSlot),
     Other,
 }
@@ -49,6 +54,7 @@ pub struct ShareInode<S: PageStore> {
     node: Arc<Node>,
     ino: u64,
     body: Body<S>,
+    text_use: TextUse,
     /// Made when somebody first locks.
     locks: Once<Box<LockTable>>,
 }
@@ -58,6 +64,7 @@ impl<S: PageStore> ShareInode<S> {
         let body = match node.kind() {
             FileKind::Regular => Body::Regular(Mutex::new(None)),
             FileKind::Directory => Body::Directory(Box::default()),
+            FileKind::Symlink => Body::Symlink(Once::new()),
             FileKind::Fifo => Body::Fifo(FifoSlot::default()),
             _ => Body::Other,
         };
@@ -66,6 +73,7 @@ impl<S: PageStore> ShareInode<S> {
             ino: node.ino(),
             node: Arc::new(node),
             body,
+            text_use: TextUse::default(),
             locks: Once::new(),
         })
     }
@@ -146,6 +154,11 @@ impl<S: PageStore> ShareInode<S> {
             Some(object) => self.shared.store.refresh(object, attributes.size),
             None => Ok(()),
         }
+    }
+
+    fn link_text(&self) -> error::Result<Vec<u8>> {
+        let length = self.node.attributes(self.shared.now(), None)?.size;
+        self.shared.connection.read_link(self.node.id(), length)
     }
 
     /// The data changed from here: what the server tells of it later is no news.
@@ -298,10 +311,9 @@ impl<S: PageStore> Inode for ShareInode<S> {
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
-        if self.kind() != FileKind::Symlink {
-            return Err(Errno::EINVAL);
-        }
-        Ok(self.shared.connection.read_link(self.node.id())?)
+        let Body::Symlink(text) = &self.body else { return Err(Errno::EINVAL) };
+        let text = text.try_call_once(|| self.link_text())?;
+        Ok(text.clone())
     }
 
     fn open(&self, flags: u32) -> Result<Option<Arc<dyn File>>> {
@@ -375,12 +387,43 @@ impl<S: PageStore> Inode for ShareInode<S> {
         Ok(self.shared.connection.seek(self.node.id(), handle, offset, whence)?.min(size))
     }
 
+    fn text_use(&self) -> Option<&TextUse> {
+        (self.kind() == FileKind::Regular).then_some(&self.text_use)
+    }
+
     fn locks(&self, make: bool) -> Option<&LockTable> {
         if make {
             let platform = || Arc::clone(&self.shared.platform);
             Some(self.locks.call_once(|| Box::new(LockTable::new(platform()))))
         } else {
             self.locks.get().map(|locks| &**locks)
+        }
+    }
+
+    fn punch_hole(&self, offset: u64, length: u64) -> Result<()> {
+        let object = self.data()?;
+        // What lies around it may be changed here.
+        self.shared.store.flush(object)?;
+        let handle = self.node.open(true)?;
+        let mode = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE;
+        self.shared.connection.allocate(self.node.id(), handle, offset, length, mode)?;
+        self.shared.store.punch_hole(object, offset, length)?;
+        self.node.doubt();
+        self.touched();
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.known_object().map_or(Ok(()), |object| self.shared.store.flush(object))
+    }
+
+    fn write_errors(&self) -> Option<Arc<WriteErrors>> {
+        self.shared.store.write_errors(self.known_object()?)
+    }
+
+    fn advise(&self, offset: u64, length: u64, advice: Advice) {
+        if let Ok(object) = self.data() {
+            self.shared.store.advise(object, offset, length, advice);
         }
     }
 

@@ -34,7 +34,7 @@ use spin::Mutex;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::node::{Node, belief, nanoseconds};
-use crate::protocol::{EntryOut, ROOT_NODE, StatFsOut};
+use crate::protocol::{EntryOut, ROOT_NODE};
 
 pub use inode::ShareInode;
 
@@ -103,7 +103,7 @@ impl<S: PageStore> FileSystem for ShareFs<S> {
     }
 
     fn status(&self) -> FileSystemStatus {
-        let told = self.shared.connection.statistics().unwrap_or(StatFsOut::default());
+        let told = self.shared.connection.statistics().unwrap_or_default();
         let unit = if told.fragment_size == 0 { told.block_size } else { told.fragment_size };
         FileSystemStatus {
             magic: MAGIC,

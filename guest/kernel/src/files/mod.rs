@@ -4,6 +4,9 @@
 //! | file | content |
 //! | --- | --- |
 //! | [`store`] | the page cache: the bytes of files are frames that programs can map |
+//! | [`backed`] | files with something behind them: their pages come from the host |
+//! | [`write_back`] | and go back there |
+//! | [`mapped`] | what is known of mapped files |
 //! | [`mod@page_in`] | a page of a file, a program or swap comes into memory |
 //! | [`buffers`] | a program's memory as a buffer |
 //! | [`wait`] | sleeping until a file is ready |
@@ -25,8 +28,10 @@ use self::store::Cache;
 use crate::memory::memory;
 use crate::process::Pid;
 
+pub mod backed;
 pub mod buffers;
 pub mod console;
+mod mapped;
 mod page_in;
 pub mod proc;
 pub mod program;
@@ -35,8 +40,9 @@ pub mod store;
 pub mod terminal;
 pub mod tree;
 pub mod wait;
+pub mod write_back;
 
-pub use page_in::page_in;
+pub use page_in::{page_in, page_in_for, pattern_at};
 pub use program::open_program;
 
 /// Longest path, with its NUL.

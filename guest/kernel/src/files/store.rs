@@ -1,29 +1,35 @@
 //! The page cache: files' bytes lie in objects of memory management, so that
 //! `read`, `write` and a mapping see the same frames.
 //!
-//! A file's number in the tree is its object's. What the object has no frame
-//! for is a hole, which reads as zeros; [`make_page`] fills it when it is
-//! written or mapped. The first program is a file like any other, except that
-//! its missing pages come from where the host put it (`process::program`).
+//! A file's number in the tree is its object's. What the object of a file in
+//! memory has no frame for is a hole, which reads as zeros; [`make_page`] fills
+//! it when it is written or mapped. The first program is a file like any other,
+//! except that its missing pages come from where the host put it
+//! (`process::program`). The missing pages of a file with something behind it are
+//! read from there ([`super::backed`]), its changed ones written there
+//! ([`super::write_back`]).
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
-use pagelab_abi::directory::NameRecord;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::{FaultError, Machine, NeedsPage, ObjectId, ObjectKind, Page, Use};
 use pagelab_vfs::buffer::moved_or_fault;
-use pagelab_vfs::inode::DeviceNumber;
-use pagelab_vfs::store::{MAX_FILE_SIZE, ObjectId as FileId, PageStore};
+use pagelab_vfs::readahead::Pattern;
+use pagelab_vfs::store::{Advice, MAX_FILE_SIZE, ObjectId as FileId, PageBacking, PageStore};
+use pagelab_vfs::write_errors::WriteErrors;
 use pagelab_vfs::{Errno, PathNode, Sink, Source};
 
-use super::page_in;
+use super::backed::{Backed, ReadError};
+use super::mapped::{MappedFiles, MappedName};
+use super::{cache, page_in};
 use crate::memory::memory;
 use crate::process::{self, program};
-use crate::publish;
 
-const PAGE_BYTES: usize = PAGE_SIZE as usize;
+pub const PAGE_BYTES: usize = PAGE_SIZE as usize;
 
 /// Where bytes are on their way between a page and a program's buffer. Held while
 /// the program's pages come in, which copies nothing by this way.
@@ -44,45 +50,13 @@ struct Files {
     waiting: Option<Data>,
 }
 
-/// What a mapped file is called, as `/proc/PID/maps` shows it.
-#[derive(Clone)]
-pub struct MappedName {
-    /// Device number of its file system.
-    pub device: DeviceNumber,
-    /// Its number there.
-    pub inode: u64,
-    path: Vec<u8>,
-    deleted: bool,
-}
-
-impl MappedName {
-    /// Tells the host.
-    fn publish(&self, object: ObjectId) {
-        publish::name_object(NameRecord {
-            object: object.number(),
-            device: self.device.major() << 8 | self.device.minor(),
-            inode: self.inode,
-            path: self.path.as_ptr() as u64,
-            length: self.path.len() as u32,
-            deleted: self.deleted.into(),
-        });
-    }
-
-    /// The text in `maps`.
-    pub fn shown(&self) -> Vec<u8> {
-        let mut text = self.path.clone();
-        if self.deleted {
-            text.extend_from_slice(b" (deleted)");
-        }
-        text
-    }
-}
-
 /// All files' data.
 pub struct Cache {
     files: Lock<Files>,
-    /// Names of files that were mapped, by the number of the object.
-    names: Lock<BTreeMap<u32, MappedName>>,
+    /// Files with something behind them, by the number of the object.
+    backed: Lock<BTreeMap<u32, Arc<Backed>>>,
+    /// What is known of files that were mapped.
+    pub mapped: MappedFiles,
 }
 
 impl Cache {
@@ -90,7 +64,8 @@ impl Cache {
     pub const fn new() -> Self {
         Self {
             files: Lock::new(Files { table: Vec::new(), waiting: None }),
-            names: Lock::new(BTreeMap::new()),
+            backed: Lock::new(BTreeMap::new()),
+            mapped: MappedFiles::new(),
         }
     }
 
@@ -105,24 +80,74 @@ impl Cache {
         self.data(file).ok().map(|data| data.object)
     }
 
-    /// A file is about to be mapped: notes what it is called now.
-    pub fn note_mapping(&self, object: ObjectId, node: &PathNode) {
-        if self.names.lock().contains_key(&object.number()) {
-            return;
+    /// The file with something behind it that has an object.
+    #[inline]
+    pub fn backed(&self, object: ObjectId) -> Option<Arc<Backed>> {
+        self.backed.lock().get(&object.number()).cloned()
+    }
+
+    /// All files with something behind them.
+    pub fn all_backed(&self) -> Vec<Arc<Backed>> {
+        self.backed.lock().values().cloned().collect()
+    }
+
+    /// The size of the file that has an object.
+    pub fn size_of(&self, object: ObjectId) -> u64 {
+        self.size(FileId(object.number().into()))
+    }
+
+    /// A file has another size: what lies beyond goes, from mappings, too.
+    pub fn take_size(&self, object: ObjectId, size: u64) {
+        let memory = memory();
+        let pages = size.div_ceil(PAGE_SIZE);
+        if size < self.size_of(object) {
+            unmap(object, pages, u64::MAX);
+            clear_tail(object, size);
+            program::truncate(object, pages);
         }
-        let name = MappedName {
-            device: node.mount().device,
-            inode: node.inode().ino(),
-            path: node.display(&super::vfs().root()),
-            deleted: false,
-        };
-        name.publish(object);
-        self.names.lock().insert(object.number(), name);
+        memory.objects.set_pages(&memory.machine, memory.frames, object, pages);
+        self.note_size(FileId(object.number().into()), size);
+    }
+
+    /// A file is about to be mapped.
+    pub fn note_mapping(&self, object: ObjectId, node: &PathNode) {
+        self.mapped.note(object, node, self.backed(object).is_some());
     }
 
     /// What a mapped file is called.
     pub fn mapped_name(&self, object: ObjectId) -> Option<MappedName> {
-        self.names.lock().get(&object.number()).cloned()
+        self.mapped.name(object)
+    }
+
+    /// Makes pages of a mapped file a hole.
+    ///
+    /// # Errors
+    ///
+    /// Of the file.
+    pub fn punch(&self, object: ObjectId, pages: Range<u64>) -> Result<(), Errno> {
+        let (offset, length) = (pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE);
+        match self.mapped.pinned(object) {
+            Some(inode) => inode.punch_hole(offset, length),
+            None => self.punch_hole(FileId(object.number().into()), offset, length),
+        }
+    }
+
+    /// Lets go of files that nobody maps any more, once they are written.
+    pub fn unpin_unused(&self) {
+        for object in self.mapped.unused() {
+            if let Some(file) = self.backed(object) {
+                // Who has the file open is told.
+                let _ = file.flush(0..u64::MAX);
+            }
+            self.mapped.unpin(object);
+        }
+    }
+
+    /// How many frames files in memory take.
+    fn pages_in_memory(&self) -> u64 {
+        let cached = memory().frames.counters().cache;
+        let backed = self.backed.lock();
+        backed.values().fold(cached, |pages, file| pages - memory().objects.resident(file.object))
     }
 
     /// Gives back the memory of the table itself, once all files are gone.
@@ -132,8 +157,7 @@ impl Cache {
             files.table.pop();
         }
         files.table.shrink_to_fit();
-        publish::forget_objects();
-        self.names.lock().clear();
+        self.mapped.clear();
     }
 
     fn data(&self, file: FileId) -> Result<Data, Errno> {
@@ -159,26 +183,40 @@ fn place(offset: u64, length: usize) -> (u64, usize, usize) {
     (offset / PAGE_SIZE, within, length.min(PAGE_BYTES - within))
 }
 
-/// The frame of a page; a program's page comes in from the host's copy.
-fn frame(object: ObjectId, index: u64) -> Result<Option<Frame>, Errno> {
+/// The frame of a page, if it is there.
+fn present(object: ObjectId, index: u64) -> Option<Frame> {
     let memory = memory();
     match memory.objects.lookup(&memory.machine, object, index) {
-        (Page::Present(frame), _) => Ok(Some(frame)),
+        (Page::Present(frame), _) => Some(frame),
+        _ => None,
+    }
+}
+
+/// The frame of a page; a program's page comes in from the host's copy, that of
+/// a file with something behind it from there, as the first of `wanted` pages.
+fn frame(object: ObjectId, index: u64, wanted: u64) -> Result<Option<Frame>, Errno> {
+    let memory = memory();
+    match memory.objects.lookup(&memory.machine, object, index) {
+        (Page::Present(frame), _) => return Ok(Some(frame)),
+        (Page::PastEnd, _) => return Ok(None),
         (Page::Missing, ObjectKind::Program) => {
             page_in(NeedsPage { object, index }).map_err(|_| Errno::ENOMEM)?;
-            match memory.objects.lookup(&memory.machine, object, index) {
-                (Page::Present(frame), _) => Ok(Some(frame)),
-                _ => Err(Errno::EIO),
-            }
         }
-        _ => Ok(None),
+        (Page::Missing, _) => match cache().backed(object) {
+            Some(file) => match file.read_in(index, wanted, Pattern::Normal) {
+                Err(ReadError::PastEnd) => return Ok(None),
+                result => drop(result?),
+            },
+            None => return Ok(None),
+        },
     }
+    present(object, index).map(Some).ok_or(Errno::EIO)
 }
 
 /// Whether files may take one more frame: they get half of all, as on Linux.
 fn has_room() -> bool {
     let counters = memory().frames.counters();
-    counters.cache < counters.total / 2
+    counters.cache < counters.total / 2 || cache().pages_in_memory() < counters.total / 2
 }
 
 /// Gives a hole a frame of zeros.
@@ -216,25 +254,107 @@ fn unmap(object: ObjectId, from: u64, end: u64) {
     process::unmap_everywhere(object, from..end);
 }
 
-/// Clears part of a page, if it is there.
-fn clear(object: ObjectId, index: u64, part: core::ops::Range<usize>) -> Result<(), Errno> {
+/// Clears part of a frame.
+fn clear_frame(frame: Frame, part: Range<usize>) {
     const ZEROS: [u8; 512] = [0; 512];
-    let Some(frame) = frame(object, index)? else { return Ok(()) };
     let mut at = part.start;
     while at < part.end {
         let length = ZEROS.len().min(part.end - at);
         memory().machine.write_bytes(frame, at, &ZEROS[..length]);
         at += length;
     }
+}
+
+/// Clears what comes after the first `bytes` bytes of frames in a row.
+pub fn clear_from(frames: &[Frame], bytes: usize) {
+    for (number, &frame) in frames.iter().enumerate() {
+        let start = number * PAGE_BYTES;
+        if bytes <= start {
+            memory().machine.zero_frame(frame);
+        } else if bytes < start + PAGE_BYTES {
+            clear_frame(frame, bytes - start..PAGE_BYTES);
+        }
+    }
+}
+
+/// Clears part of a page; a hole is clear already.
+fn clear(object: ObjectId, index: u64, part: Range<usize>) -> Result<(), Errno> {
+    if let Some(frame) = frame(object, index, 1)? {
+        clear_frame(frame, part);
+        note_written(object, index, frame);
+    }
     Ok(())
 }
 
-/// The frame to write `length` bytes of a page to, and whether it is a new one:
-/// a new one is only zeroed if not all of it is overwritten.
-fn frame_to_write(object: ObjectId, index: u64, length: usize) -> Result<(Frame, bool), Errno> {
-    if let Some(frame) = frame(object, index)? {
-        return Ok((frame, false));
+/// Clears what the last page has behind the end of the file.
+fn clear_tail(object: ObjectId, size: u64) {
+    let (index, within, _) = place(size, 0);
+    let kind = memory().objects.kind(object);
+    if within > 0 && kind == ObjectKind::Program {
+        // It is in memory in any case.
+        let _ = clear(object, index, within..PAGE_BYTES);
+    } else if within > 0
+        && let Some(frame) = present(object, index)
+    {
+        clear_frame(frame, within..PAGE_BYTES);
     }
+}
+
+/// A page of a file was changed.
+fn note_written(object: ObjectId, index: u64, frame: Frame) {
+    let was_dirty = {
+        let mut held = memory().frames.hold();
+        let was_dirty = held.is_dirty(frame);
+        held.set_dirty(frame, true);
+        was_dirty
+    };
+    if !was_dirty && let Some(file) = cache().backed(object) {
+        file.note_dirty(index);
+    }
+}
+
+/// The frame to write a part of a page to. A new one is only filled as far as the
+/// part leaves something of it.
+fn frame_to_write(
+    object: ObjectId,
+    index: u64,
+    part: Range<usize>,
+    size: u64,
+) -> Result<Frame, Errno> {
+    if let Some(frame) = present(object, index) {
+        return Ok(frame);
+    }
+    let memory = memory();
+    let start = index * PAGE_SIZE;
+    let covers = part.start == 0 && start + part.end as u64 >= size.min(start + PAGE_SIZE);
+    let new = match cache().backed(object) {
+        Some(file) => {
+            file.limit_dirty()?;
+            if !covers && start < size {
+                return frame(object, index, 1)?.ok_or(Errno::EIO);
+            }
+            let new = file.frame_or_room()?;
+            clear_frame(new, part.end..PAGE_BYTES);
+            clear_frame(new, 0..part.start);
+            new
+        }
+        None if memory.objects.kind(object) == ObjectKind::Program => {
+            match frame(object, index, 1)? {
+                Some(frame) => return Ok(frame),
+                None => new_page_in_memory(part.len())?,
+            }
+        }
+        None => new_page_in_memory(part.len())?,
+    };
+    if memory.objects.pages(object) <= index {
+        memory.objects.set_pages(&memory.machine, memory.frames, object, index + 1);
+    }
+    insert(object, index, new).map_err(|_| Errno::ENOMEM)?;
+    Ok(new)
+}
+
+/// A frame for a file in memory, zeroed unless all of it is overwritten.
+fn new_page_in_memory(length: usize) -> Result<Frame, Errno> {
     if !has_room() {
         return Err(Errno::ENOSPC);
     }
@@ -244,12 +364,7 @@ fn frame_to_write(object: ObjectId, index: u64, length: usize) -> Result<(Frame,
     } else {
         memory.frames.alloc_zeroed(&memory.machine, Use::Cache)
     };
-    let new = new.ok_or(Errno::ENOMEM)?;
-    if memory.objects.pages(object) <= index {
-        memory.objects.set_pages(&memory.machine, memory.frames, object, index + 1);
-    }
-    insert(object, index, new).map_err(|_| Errno::ENOMEM)?;
-    Ok((new, true))
+    new.ok_or(Errno::ENOMEM)
 }
 
 /// Copies from a frame; returns how much the sink took.
@@ -260,13 +375,38 @@ fn copy_out(frame: Frame, start: usize, length: usize, sink: &mut dyn Sink) -> u
     sink.put(bytes)
 }
 
-/// Copies to a frame; returns how much the source gave.
-fn copy_in(frame: Frame, start: usize, length: usize, source: &mut dyn Source) -> usize {
+/// Copies from the source to a part of a page; returns how much it gave. The bytes
+/// are fetched first, as that may need memory.
+fn copy_in(
+    object: ObjectId,
+    (index, within, length): (u64, usize, usize),
+    size: u64,
+    source: &mut dyn Source,
+) -> Result<usize, Errno> {
     let mut passage = PASSAGE.lock();
-    let bytes = &mut passage[..length];
-    let moved = source.take(bytes);
-    memory().machine.write_bytes(frame, start, &bytes[..moved]);
-    moved
+    let moved = source.take(&mut passage[..length]);
+    if moved > 0 {
+        let frame = frame_to_write(object, index, within..within + moved, size)?;
+        memory().machine.write_bytes(frame, within, &passage[..moved]);
+        memory().frames.note_used(frame);
+        note_written(object, index, frame);
+    }
+    Ok(moved)
+}
+
+impl Cache {
+    /// A file with such data.
+    fn add(&self, data: Data) -> FileId {
+        // The number may have been another object's.
+        self.mapped.forget(data.object);
+        let file = FileId(data.object.number().into());
+        let mut files = self.files.lock();
+        if files.table.len() <= slot(file) {
+            files.table.resize(slot(file) + 1, None);
+        }
+        files.table[slot(file)] = Some(data);
+        file
+    }
 }
 
 impl PageStore for Cache {
@@ -279,30 +419,63 @@ impl PageStore for Cache {
                 Data { object: object.map_err(|_| Errno::ENOMEM)?, size: 0 }
             }
         };
-        // The number may have been another object's.
-        publish::forget_object(data.object.number());
-        self.names.lock().remove(&data.object.number());
-        let file = FileId(data.object.number().into());
-        let mut files = self.files.lock();
-        if files.table.len() <= slot(file) {
-            files.table.resize(slot(file) + 1, None);
-        }
-        files.table[slot(file)] = Some(data);
+        Ok(self.add(data))
+    }
+
+    fn create_backed(&self, backing: Arc<dyn PageBacking>, size: u64) -> Result<FileId, Errno> {
+        let memory = memory();
+        let pages = size.div_ceil(PAGE_SIZE);
+        let object = memory.objects.create(ObjectKind::File, pages, 0);
+        let object = object.map_err(|_| Errno::ENOMEM)?;
+        memory.objects.set_stored(object);
+        let file = self.add(Data { object, size });
+        let backed = Arc::new(Backed::new(object, backing, size));
+        self.backed.lock().insert(object.number(), backed);
         Ok(file)
     }
 
+    fn refresh(&self, file: FileId, size: u64) -> Result<(), Errno> {
+        let object = self.data(file)?.object;
+        if let Some(backed) = self.backed(object) {
+            backed.host_has_size(size);
+            backed.reread();
+        }
+        Ok(())
+    }
+
+    fn flush(&self, file: FileId) -> Result<(), Errno> {
+        let object = self.data(file)?.object;
+        self.backed(object).map_or(Ok(()), |backed| backed.flush(0..u64::MAX))
+    }
+
+    fn sync(&self, file: FileId, data_only: bool) -> Result<(), Errno> {
+        let object = self.data(file)?.object;
+        self.backed(object).map_or(Ok(()), |backed| backed.sync(0..u64::MAX, data_only))
+    }
+
+    fn write_errors(&self, file: FileId) -> Option<Arc<WriteErrors>> {
+        let object = self.data(file).ok()?.object;
+        Some(self.backed(object)?.errors.clone())
+    }
+
+    fn advise(&self, file: FileId, offset: u64, length: u64, advice: Advice) {
+        let Ok(Data { object, size }) = self.data(file) else { return };
+        let end = if length == 0 { size } else { offset.saturating_add(length).min(size) };
+        if let Some(backed) = self.backed(object) {
+            backed.advise(offset / PAGE_SIZE..end.div_ceil(PAGE_SIZE), advice);
+        }
+    }
+
     fn destroy(&self, file: FileId) {
+        if self.flush(file).is_err() {
+            log::warn!("a file is gone before all of it could be written");
+        }
         let data = self.files.lock().table.get_mut(slot(file)).and_then(Option::take);
         let Some(data) = data else { return };
-        {
-            let mut names = self.names.lock();
-            if memory().objects.references(data.object) == 1 {
-                publish::forget_object(data.object.number());
-                names.remove(&data.object.number());
-            } else if let Some(name) = names.get_mut(&data.object.number()) {
-                name.deleted = true;
-                name.publish(data.object);
-            }
+        self.mapped.destroyed(data.object);
+        let backed = self.backed.lock().remove(&data.object.number());
+        if let Some(backed) = backed {
+            backed.forget_dirty();
         }
         memory().release_object(data.object);
     }
@@ -313,18 +486,13 @@ impl PageStore for Cache {
 
     fn set_size(&self, file: FileId, size: u64) -> Result<(), Errno> {
         let Data { object, size: old } = self.data(file)?;
-        let pages = size.div_ceil(PAGE_SIZE);
-        if size < old {
-            unmap(object, pages, u64::MAX);
-            if !size.is_multiple_of(PAGE_SIZE) {
-                let (index, within, _) = place(size, 0);
-                clear(object, index, within..PAGE_BYTES)?;
-            }
-            program::truncate(object, pages);
+        if let Some(backed) = self.backed(object) {
+            backed.backing.set_size(size)?;
+            backed.state.lock().host_size = size;
+            // What a mapping stored there was never part of the file.
+            clear_tail(object, old.min(size));
         }
-        let memory = memory();
-        memory.objects.set_pages(&memory.machine, memory.frames, object, pages);
-        self.note_size(file, size);
+        self.take_size(object, size);
         Ok(())
     }
 
@@ -335,7 +503,8 @@ impl PageStore for Cache {
         let mut done = 0;
         while done < wanted {
             let (index, within, length) = place(offset + done as u64, wanted - done);
-            let moved = match frame(object, index)? {
+            let pages = (wanted - done).div_ceil(PAGE_BYTES) as u64;
+            let moved = match frame(object, index, pages)? {
                 Some(frame) => copy_out(frame, within, length, sink),
                 None => sink.put_zeros(length),
             };
@@ -349,23 +518,23 @@ impl PageStore for Cache {
 
     fn write_at(&self, file: FileId, offset: u64, source: &mut dyn Source) -> Result<usize, Errno> {
         let Data { object, mut size } = self.data(file)?;
+        if offset > size && self.backed(object).is_some() {
+            // What a mapping stored there was never part of the file.
+            clear_tail(object, size);
+        }
         let room = usize::try_from(MAX_FILE_SIZE.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = source.remaining().min(room);
         let mut done = 0;
         let mut failure = None;
         while done < wanted {
             let (index, within, length) = place(offset + done as u64, wanted - done);
-            let (frame, new) = match frame_to_write(object, index, length) {
-                Ok(found) => found,
+            let moved = match copy_in(object, (index, within, length), size, source) {
+                Ok(moved) => moved,
                 Err(error) => {
                     failure = Some(error);
                     break;
                 }
             };
-            let moved = copy_in(frame, within, length, source);
-            if new && moved < length {
-                clear(object, index, within + moved..PAGE_BYTES)?;
-            }
             done += moved;
             size = size.max(offset + done as u64);
             if moved < length {
@@ -387,7 +556,7 @@ impl PageStore for Cache {
         let Data { object, .. } = self.data(file)?;
         let end = (offset + length).div_ceil(PAGE_SIZE).min(memory().objects.pages(object));
         for index in offset / PAGE_SIZE..end {
-            if frame(object, index)?.is_none() {
+            if frame(object, index, 1)?.is_none() {
                 make_page(object, index).map_err(|error| match error {
                     FaultError::OutOfMemory => Errno::ENOMEM,
                     _ => Errno::ENOSPC,
@@ -431,7 +600,7 @@ impl PageStore for Cache {
     }
 
     fn total_pages(&self) -> u64 {
-        memory().frames.counters().cache
+        self.pages_in_memory()
     }
 
     fn next_resident(&self, file: FileId, page: u64) -> Option<u64> {
@@ -441,7 +610,7 @@ impl PageStore for Cache {
             return Some(page);
         }
         let mut found = None;
-        memory.objects.for_each_page(&memory.machine, object, page, |index, _| {
+        memory.objects.for_each_page(&memory.machine, object, page..u64::MAX, |index, _| {
             found = Some(index);
             false
         });
@@ -455,7 +624,7 @@ impl PageStore for Cache {
             return size.div_ceil(PAGE_SIZE);
         }
         let mut expected = page;
-        memory.objects.for_each_page(&memory.machine, object, page, |index, _| {
+        memory.objects.for_each_page(&memory.machine, object, page..u64::MAX, |index, _| {
             let contiguous = index == expected;
             expected += u64::from(contiguous);
             contiguous

@@ -12,7 +12,7 @@ use pagelab_vfs::path::{FsContext, PathNode};
 use pagelab_vfs::procfs::ProcFs;
 use pagelab_vfs::{Errno, Lookup, OpenHow, Result, devfs};
 
-use super::{cache, console, first_folders, platform, proc, shares, vfs};
+use super::{cache, console, first_folders, platform, proc, shares, vfs, write_back};
 use crate::memory::memory;
 
 const FOLDERS: [(&[u8], u32); 12] = [
@@ -183,6 +183,9 @@ fn plant_program_at(context: &FsContext, object: ObjectId, size: u64, path: &[u8
 /// Removes every file, so that all their memory is free. Nobody may use the
 /// tree any more.
 pub fn fell() {
+    if let Err(error) = write_back::write_everything() {
+        log::error!("not everything could be written to the host: {error:?}");
+    }
     for mount in vfs().mounts() {
         // What is not in memory only stays where it is.
         if mount.file_system.caching() == Caching::Keep {

@@ -16,8 +16,10 @@ use super::thread::Thread;
 use super::usage::Counters;
 use super::wait::Change;
 use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
+use crate::files::cache;
 use crate::publish;
 use crate::signal::{self, SIGCHLD, SignalInfo};
+use crate::syscall::files::locks;
 use crate::user;
 
 /// `exit_group`, or the end by a signal, of the current process.
@@ -99,7 +101,7 @@ pub fn clear_tid(thread: &Thread) {
     // If nobody shares the memory, nobody can see it; and a bad address is the
     // program's own affair.
     if shared && user::write(GuestVirt(address), &0_u32).is_ok() {
-        futex::wake(address, 1);
+        futex::wake_one(address);
     }
 }
 
@@ -111,9 +113,11 @@ fn end_process(process: &Arc<Process>) {
     emit(process, status);
     let own = process.replace_space(init::process().space());
     drop(own);
+    cache().unpin_unused();
+    locks::process_ended(process);
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
-    signal::timer::stop(process);
+    signal::timer::delete_all(process, true);
     let groups = signal::stop::groups_in_care_of(process);
     give_children_away(process);
     process.set_state(State::Ended(status));
@@ -133,10 +137,7 @@ pub fn current_usage(process: &Process) -> Counters {
     let (minor, major) = usage::minor_and_major(&process.faults());
     own.minor_faults = minor;
     own.major_faults = major;
-    // All of its time counts as the program's: that of ring 0 is not told apart.
-    if scheduler::current().process.pid == process.pid {
-        own.user_time += scheduler::running_time();
-    }
+    own.time = scheduler::time_of_process(process);
     if process.state() == State::Alive {
         own.peak_resident = own.peak_resident.max(process.space().lock().peak_resident());
     }

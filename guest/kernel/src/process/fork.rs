@@ -13,12 +13,13 @@ use pagelab_abi::event::{EVENT_FORK, Event};
 use pagelab_hal::sync::Lock;
 use pagelab_hal::trap::TrapFrame;
 use pagelab_hal::{cpu, lab};
+use pagelab_mm::{AddressSpace, MmError};
 use pagelab_vfs::Errno;
 
 use super::limits::resource;
 use super::space::Space;
 use super::thread::Thread;
-use super::{Family, Inherited, Process, all, new_pid, scheduler};
+use super::{Family, Inherited, Process, all, new_pid, reclaim, scheduler};
 use crate::memory::memory;
 use crate::user;
 
@@ -148,6 +149,18 @@ pub fn clone(frame: &TrapFrame, request: &CloneRequest) -> Result<u64, Errno> {
     Ok(u64::from(tid))
 }
 
+/// A copy of an address space, for which room is made if it needs any.
+fn copy_space(space: &Space) -> Result<AddressSpace, Errno> {
+    loop {
+        let copy = space.lock().fork(memory());
+        match copy {
+            Ok(copy) => return Ok(copy),
+            Err(MmError::OutOfMemory) if reclaim::free_some() => {}
+            Err(_) => return Err(Errno::ENOMEM),
+        }
+    }
+}
+
 fn new_process(
     parent: &Arc<Thread>,
     pid: super::Pid,
@@ -156,7 +169,7 @@ fn new_process(
     let flags = request.flags;
     let process = &parent.process;
     let limits = *process.limits.lock();
-    if memory().frames.is_short() {
+    if memory().frames.is_short() && !reclaim::free_some() {
         return Err(Errno::ENOMEM);
     }
     if all().len() as u64 >= limits.0[resource::PROCESSES].0 {
@@ -165,8 +178,9 @@ fn new_process(
     let space = if flags.contains(CloneFlags::VM) {
         process.space()
     } else {
-        let copy = process.space().lock().fork(memory()).map_err(|_| Errno::ENOMEM)?;
-        Space::with(copy)
+        let space = Space::with(copy_space(&process.space())?);
+        space.set_executing(process.space().executing());
+        space
     };
     let files = if flags.contains(CloneFlags::FILES) {
         process.files()
@@ -226,11 +240,11 @@ fn store_numbers(thread: &Thread, request: &CloneRequest) {
     let flags = request.flags;
     if flags.contains(CloneFlags::PARENT_SETTID) {
         // As on Linux, a bad address is not an error.
-        let _ = user::write(request.parent_tid, &thread.tid);
+        let _ = user::write(request.parent_tid, &thread.tid());
     }
     if flags.contains(CloneFlags::CHILD_SETTID) {
         let space = thread.process.space();
-        let _ = user::write_bytes_of(&space, request.child_tid, &thread.tid.to_le_bytes());
+        let _ = user::write_bytes_of(&space, request.child_tid, &thread.tid().to_le_bytes());
     }
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         thread.clear_tid.store(request.child_tid.0, Ordering::Relaxed);

@@ -10,7 +10,8 @@
 //! | [`wait`] | a parent learns of it |
 //! | [`init`] | process 1: starts the first program, and balances the books |
 //! | [`thread`], [`scheduler`], [`sleep`], [`futex`] | who runs, who waits |
-//! | [`oom`] | what happens when memory runs out |
+//! | [`reclaim`], [`oom`] | what happens when memory runs short, and out |
+//! | [`spaces`] | all address spaces, for the reverse map |
 //!
 //! Locks are held for pieces of computation, never over a sleep, and in this
 //! order: a process's fields, [`TABLE`], the scheduler's.
@@ -46,9 +47,11 @@ pub mod init;
 pub mod limits;
 pub mod oom;
 pub mod program;
+pub mod reclaim;
 pub mod scheduler;
 pub mod sleep;
 pub mod space;
+pub mod spaces;
 pub mod thread;
 pub mod usage;
 pub mod wait;
@@ -260,7 +263,7 @@ impl Process {
 
     /// One of its threads.
     pub fn thread(&self, tid: Tid) -> Option<Arc<Thread>> {
-        self.threads.lock().iter().find(|thread| thread.tid == tid).cloned()
+        self.threads.lock().iter().find(|thread| thread.tid() == tid).cloned()
     }
 
     /// Counts one of its faults.

@@ -1,16 +1,21 @@
-//! Memory has run out: the largest process ends, never the kernel.
+//! Memory has run out: what can be taken back is; else the largest process ends,
+//! never the kernel.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::exit;
-use super::{ExitStatus, Process, State, all, scheduler};
+use super::{ExitStatus, Process, State, all, reclaim, scheduler};
 use crate::memory::memory;
 use crate::signal::SIGKILL;
 
-/// Ends the process that uses most memory and takes its memory at once. Returns
-/// whether it is worth trying again: not if the current process was the one.
+/// Takes memory back, or ends the process that uses most and takes its memory at
+/// once. Returns whether it is worth trying again: not if the current process was
+/// the one. No address space may be locked.
 pub fn make_room() -> bool {
+    if reclaim::free_some() {
+        return true;
+    }
     let current = scheduler::current().process.clone();
     let Some(victim) = choose() else { return false };
     log::error!(

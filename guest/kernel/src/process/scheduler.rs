@@ -22,10 +22,12 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use pagelab_hal::sync::Lock;
-use pagelab_hal::{cpu, interrupts, memory, time};
+use pagelab_hal::{cpu, interrupts, memory, time, trap};
 
 use super::thread::{RunState, Thread};
-use super::{State, sleep};
+use super::usage::CpuTime;
+use super::{Process, State, sleep};
+use crate::files::write_back;
 use crate::publish;
 use crate::signal::timer;
 
@@ -39,8 +41,12 @@ struct Scheduler {
     ended: Option<Arc<Thread>>,
     /// When the timer is armed for, if it is.
     alarm: Option<u64>,
-    /// Since when the current thread runs.
-    running_since: u64,
+    /// Since when the current thread's time is not charged yet, in ticks.
+    charged_until: u64,
+    /// How long nobody ran, in ticks.
+    idle: u64,
+    /// Nobody runs.
+    is_idle: bool,
 }
 
 /// The one flag that every return to ring 3 looks at.
@@ -51,7 +57,9 @@ static SCHEDULER: Lock<Scheduler> = Lock::new(Scheduler {
     current: None,
     ended: None,
     alarm: None,
-    running_since: 0,
+    charged_until: 0,
+    idle: 0,
+    is_idle: false,
 });
 
 /// The running thread.
@@ -112,7 +120,12 @@ pub fn start() -> ! {
 
 /// Waits until something wakes the running thread.
 pub fn block() {
-    SCHEDULER.lock().current_thread().set_run_state(RunState::Blocked);
+    {
+        let scheduler = SCHEDULER.lock();
+        let this = scheduler.current_thread();
+        this.set_run_state(RunState::Blocked);
+        this.count_turn();
+    }
     switch_to_next();
 }
 
@@ -124,14 +137,30 @@ pub fn yield_now() {
             return;
         }
         let this = scheduler.current_thread().clone();
+        this.count_turn();
         scheduler.ready.push_back(this);
     }
     switch_to_next();
 }
 
-/// How long the running thread has been running.
-pub fn running_time() -> u64 {
-    time::since_start() - SCHEDULER.lock().running_since
+/// What a process has had of the processor until now.
+pub fn time_of_process(process: &Process) -> CpuTime {
+    let mut time = process.usage.lock().own.time;
+    let scheduler = SCHEDULER.lock();
+    if scheduler.current.as_ref().is_some_and(|thread| thread.process.pid == process.pid) {
+        time += scheduler.not_charged(cpu::timestamp());
+    }
+    time
+}
+
+/// What a thread has had of the processor until now.
+pub fn time_of_thread(thread: &Thread) -> CpuTime {
+    let mut time = thread.usage.lock().time;
+    let scheduler = SCHEDULER.lock();
+    if scheduler.current.as_ref().is_some_and(|current| current.tid() == thread.tid()) {
+        time += scheduler.not_charged(cpu::timestamp());
+    }
+    time
 }
 
 /// Ends the running thread. The caller must hold nothing that is to be dropped.
@@ -162,9 +191,8 @@ pub fn sleepers_changed() {
 
 /// Switches to the next ready thread, waiting for one if need be.
 fn switch_to_next() {
-    while SCHEDULER.lock().ready.is_empty() {
-        sleepers_changed();
-        cpu::wait_for_interrupt();
+    if SCHEDULER.lock().ready.is_empty() {
+        wait_until_somebody_is_ready();
     }
     let switch = {
         let mut scheduler = SCHEDULER.lock();
@@ -174,13 +202,8 @@ fn switch_to_next() {
                 return;
             }
             this.exchange_fpu(&next);
-            let now = time::since_start();
-            // The last time of a process is noted when it ends.
-            if this.process.state() == State::Alive {
-                this.process.usage.lock().own.user_time += now - scheduler.running_since;
-            }
-            scheduler.running_since = now;
         }
+        scheduler.charge();
         look_before_return(next.has_attention());
         let switch = next.context.prepare();
         scheduler.current = Some(next);
@@ -189,6 +212,22 @@ fn switch_to_next() {
     };
     switch.go();
     after_switch();
+}
+
+/// Nobody's time passes.
+fn wait_until_somebody_is_ready() {
+    SCHEDULER.lock().begin_idle_time();
+    while SCHEDULER.lock().ready.is_empty() {
+        sleepers_changed();
+        cpu::wait_for_interrupt();
+        write_back::write_if_due();
+    }
+    SCHEDULER.lock().end_idle_time();
+}
+
+/// How long nobody ran.
+pub fn idle_time() -> u64 {
+    time::to_nanoseconds(SCHEDULER.lock().idle)
 }
 
 /// What a thread does first when it runs again, or for the first time.
@@ -206,12 +245,60 @@ impl Scheduler {
         self.current.as_ref().expect("a thread is running")
     }
 
+    /// What the current thread has had of the processor and was not charged.
+    fn not_charged(&self, now: u64) -> CpuTime {
+        if self.is_idle {
+            return CpuTime::default();
+        }
+        let system = trap::kernel_ticks(now);
+        let all = now.wrapping_sub(self.charged_until);
+        CpuTime {
+            user: time::to_nanoseconds(all.saturating_sub(system)),
+            system: time::to_nanoseconds(system.min(all)),
+        }
+    }
+
+    /// Adds it to what the thread and its process have had.
+    fn charge(&mut self) {
+        let now = cpu::timestamp();
+        let time = self.not_charged(now);
+        if let Some(thread) = &self.current {
+            thread.usage.lock().time += time;
+            // The last time of a process is noted when it ends.
+            if thread.process.state() == State::Alive {
+                thread.process.usage.lock().own.time += time;
+            }
+        }
+        trap::take_kernel_ticks(now);
+        self.charged_until = now;
+    }
+
+    fn begin_idle_time(&mut self) {
+        self.charge();
+        self.is_idle = true;
+    }
+
+    /// What was since is nobody's.
+    fn end_idle_time(&mut self) {
+        self.is_idle = false;
+        let now = cpu::timestamp();
+        self.idle += now.wrapping_sub(self.charged_until);
+        trap::take_kernel_ticks(now);
+        self.charged_until = now;
+    }
+
     /// Arms the timer for whatever comes first: the end of the time slice, a
-    /// sleeper's moment, or an alarm.
+    /// sleeper's moment, or a timer.
     fn set_alarm(&mut self) {
         let now = time::since_start;
         let slice = (!self.ready.is_empty()).then(|| now() + TIME_SLICE);
-        let moments = [slice, sleep::first_moment(), timer::first_moment()];
+        let running = self.current.as_ref().filter(|_| !self.is_idle);
+        let own_time = running.and_then(|thread| {
+            let not_charged = || self.not_charged(cpu::timestamp());
+            Some(now() + timer::shortest_own_time(thread, not_charged)?)
+        });
+        let old = write_back::first_moment();
+        let moments = [slice, sleep::first_moment(), timer::first_moment(), own_time, old];
         let wanted = moments.into_iter().flatten().min();
         match (wanted, self.alarm) {
             (Some(moment), Some(armed)) if armed <= moment => {}

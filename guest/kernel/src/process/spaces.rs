@@ -37,3 +37,12 @@ impl Spaces for AllSpaces {
         }
     }
 }
+
+impl AllSpaces {
+    /// As [`Spaces::with`], but passes over one that is locked.
+    pub fn with_unlocked(&self, number: usize, visit: &mut dyn FnMut(&mut AddressSpace)) {
+        if let Some(mut space) = self.0.get(number).and_then(|space| space.try_lock()) {
+            visit(&mut space);
+        }
+    }
+}

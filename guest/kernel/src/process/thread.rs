@@ -1,7 +1,7 @@
 //! A thread: a kernel stack, what it has in ring 3, and whether it may run.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pagelab_hal::context::{self, Context};
 use pagelab_hal::cpu;
@@ -9,6 +9,7 @@ use pagelab_hal::fpu::FpuState;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::trap::TrapFrame;
 
+use super::usage::CpuTime;
 use super::{Process, scheduler};
 use crate::publish;
 use crate::signal::ThreadSignals;
@@ -84,10 +85,19 @@ pub enum RunState {
     Dead = 2,
 }
 
+/// What a thread has had of the processor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadUsage {
+    /// Time.
+    pub time: CpuTime,
+    /// Turns that ended because it had to wait.
+    pub voluntary_switches: u64,
+    /// Turns that ended because others were to run.
+    pub involuntary_switches: u64,
+}
+
 /// A thread.
 pub struct Thread {
-    /// Its number.
-    pub tid: Tid,
     /// Whose it is.
     pub process: Arc<Process>,
     /// Its kernel stack.
@@ -102,6 +112,9 @@ pub struct Thread {
     pub clear_tid: AtomicU64,
     /// Head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicU64,
+    /// What it has had of the processor, without the turn that it has now.
+    pub usage: Lock<ThreadUsage>,
+    tid: AtomicU32,
     start: Lock<Option<TrapFrame>>,
     run_state: AtomicU8,
     /// There is something to do before it returns to ring 3: a signal, or its
@@ -138,7 +151,7 @@ impl Thread {
         let context = Context::new(main)?;
         publish::thread_changed(&process.record, None, RunState::Ready);
         Some(Arc::new(Self {
-            tid,
+            tid: AtomicU32::new(tid),
             process,
             context,
             user: Lock::new(user),
@@ -146,10 +159,22 @@ impl Thread {
             ending: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            usage: Lock::new(ThreadUsage::default()),
             start: Lock::new(start),
             run_state: AtomicU8::new(RunState::Ready as u8),
             attention: AtomicBool::new(false),
         }))
+    }
+
+    /// Its number.
+    #[inline]
+    pub fn tid(&self) -> Tid {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// Gives it the number of its process: it is the only thread now.
+    pub fn become_leader(&self) {
+        self.tid.store(self.process.pid, Ordering::Relaxed);
     }
 
     /// Whether the scheduler may run it.
@@ -184,6 +209,19 @@ impl Thread {
     /// Says that there is no more to do.
     pub fn end_attention(&self) {
         self.attention.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a turn, which it gives up if it is blocked.
+    pub fn count_turn(&self) {
+        let mut own = self.usage.lock();
+        let mut all = self.process.usage.lock();
+        if self.run_state() == RunState::Ready {
+            own.involuntary_switches += 1;
+            all.own.involuntary_switches += 1;
+        } else {
+            own.voluntary_switches += 1;
+            all.own.voluntary_switches += 1;
+        }
     }
 
     /// Gives the processor this thread's segments for ring 3.

@@ -12,6 +12,29 @@ pub struct Usage {
     pub children: Counters,
 }
 
+/// What a process or thread has had of the processor, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTime {
+    /// In ring 3.
+    pub user: u64,
+    /// In ring 0, on its behalf.
+    pub system: u64,
+}
+
+impl CpuTime {
+    /// Both together.
+    pub const fn sum(self) -> u64 {
+        self.user + self.system
+    }
+}
+
+impl core::ops::AddAssign for CpuTime {
+    fn add_assign(&mut self, other: Self) {
+        self.user += other.user;
+        self.system += other.system;
+    }
+}
+
 /// The counters of one process or of several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -21,10 +44,8 @@ pub struct Counters {
     pub major_faults: u64,
     /// Most resident memory, in pages; of children, the largest.
     pub peak_resident: u64,
-    /// Time in ring 3, in nanoseconds.
-    pub user_time: u64,
-    /// Time in ring 0, in nanoseconds.
-    pub system_time: u64,
+    /// Time.
+    pub time: CpuTime,
     /// Switches because it had to wait.
     pub voluntary_switches: u64,
     /// Switches because its time was over.
@@ -37,8 +58,7 @@ impl Counters {
         self.minor_faults += other.minor_faults;
         self.major_faults += other.major_faults;
         self.peak_resident = self.peak_resident.max(other.peak_resident);
-        self.user_time += other.user_time;
-        self.system_time += other.system_time;
+        self.time += other.time;
         self.voluntary_switches += other.voluntary_switches;
         self.involuntary_switches += other.involuntary_switches;
     }

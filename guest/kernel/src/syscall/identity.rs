@@ -162,6 +162,7 @@ struct SystemInfo {
 fn sysinfo(a: &Arguments) -> Outcome {
     const PAGE: u64 = pagelab_abi::addr::PAGE_SIZE;
     let counters = memory().frames.counters();
+    let swap = memory().swap_use();
     let info = SystemInfo {
         uptime: time::since_start() / 1_000_000_000,
         loads: [0; 3],
@@ -169,8 +170,8 @@ fn sysinfo(a: &Arguments) -> Outcome {
         free_ram: counters.free * PAGE,
         shared_ram: counters.cache * PAGE,
         buffer_ram: 0,
-        total_swap: 0,
-        free_swap: 0,
+        total_swap: swap.total * PAGE,
+        free_swap: swap.free * PAGE,
         processes: u16::try_from(all().len()).unwrap_or(u16::MAX),
         padding: [0; 3],
         total_high: 0,

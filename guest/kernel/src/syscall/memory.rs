@@ -6,16 +6,16 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as linux;
 use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
 use pagelab_mm::{
-    AddressSpace, FaultError, LockAll, MapFlags, MapRequest, MapSource, MmError, Populate,
-    Protection, RemapFlags, RemapRequest, Stopped, SyncFlags,
+    AddressSpace, FaultError, LockAll, MapFlags, MapRequest, MapSource, MmError, NeedsPage,
+    Populate, Protection, RemapFlags, RemapRequest, Stopped, SyncFlags,
 };
 use pagelab_vfs::Errno;
 
-use super::{Arguments, Outcome, files};
-use crate::files::page_in;
+use super::{Arguments, Outcome, advice, files};
+use crate::files::{cache, page_in};
 use crate::memory::memory;
 use crate::process::space::Space;
-use crate::process::{self, scheduler};
+use crate::process::{reclaim, scheduler};
 use crate::user;
 
 /// Memory calls.
@@ -34,7 +34,7 @@ pub fn dispatch(call: u32, a: &Arguments) -> Outcome {
         }
         linux::__NR_brk => Ok(space.lock().brk(memory(), address).0),
         linux::__NR_mremap => mremap(&space, a),
-        linux::__NR_madvise => madvise(&space, a),
+        linux::__NR_madvise => advice::madvise(&space, a),
         linux::__NR_mincore => mincore(&space, a),
         linux::__NR_msync => msync(&space, a),
         _ => locking(&space, call, a),
@@ -70,7 +70,11 @@ const fn word(value: u64) -> u32 {
 }
 
 /// Does an operation, bringing in the pages it asks for.
-fn attempt<T>(
+///
+/// # Errors
+///
+/// The operation's, or that a page cannot be brought in.
+pub fn attempt<T>(
     space: &Space,
     mut operation: impl FnMut(&mut AddressSpace) -> Result<T, MmError>,
 ) -> Result<T, Errno> {
@@ -79,9 +83,20 @@ fn attempt<T>(
         match result {
             Ok(value) => return Ok(value),
             Err(MmError::NeedsPage(page)) => {
-                page_in(page).map_err(|error| to_errno(error.into()))?;
+                bring_in(page).map_err(|error| to_errno(error.into()))?;
             }
+            Err(MmError::OutOfMemory) if reclaim::free_some() => {}
             Err(error) => return Err(to_errno(error)),
+        }
+    }
+}
+
+/// Brings a page in, with memory made for it if need be.
+fn bring_in(page: NeedsPage) -> Result<bool, FaultError> {
+    loop {
+        match page_in(page) {
+            Err(FaultError::OutOfMemory) if reclaim::free_some() => {}
+            result => return result,
         }
     }
 }
@@ -124,11 +139,18 @@ fn populate(space: &Space, start: GuestVirt, end: GuestVirt) {
     let (mut at, mut major) = (start, false);
     loop {
         let result = space.lock().populate(memory(), at, end, Populate::Mapping, major);
-        let Err(Stopped { at: stopped, error: FaultError::NeedsPage(page) }) = result else {
-            return;
-        };
-        let Ok(read) = page_in(page) else { return };
-        (at, major) = (stopped, read);
+        match result {
+            Err(Stopped { at: stopped, error: FaultError::NeedsPage(page) }) => {
+                let Ok(read) = bring_in(page) else { return };
+                (at, major) = (stopped, read);
+            }
+            Err(Stopped { at: stopped, error: FaultError::OutOfMemory })
+                if reclaim::free_some() =>
+            {
+                (at, major) = (stopped, false);
+            }
+            _ => return,
+        }
     }
 }
 
@@ -145,18 +167,6 @@ fn mremap(space: &Space, a: &Arguments) -> Outcome {
         populate(space, start, end);
     }
     Ok(mapped.start.0)
-}
-
-fn madvise(space: &Space, a: &Arguments) -> Outcome {
-    let (start, length, advice) = (GuestVirt(a[0]), a[1], word(a[2]));
-    if advice == linux::MADV_REMOVE {
-        let parts: Vec<_> = space.lock().removed_by_advice(memory(), start, length).collect();
-        for (object, pages) in parts {
-            process::unmap_everywhere(object, pages);
-        }
-    }
-    attempt(space, |space| space.madvise(memory(), start, length, advice))?;
-    Ok(0)
 }
 
 fn mincore(space: &Space, a: &Arguments) -> Outcome {
@@ -184,7 +194,18 @@ fn mincore(space: &Space, a: &Arguments) -> Outcome {
 
 fn msync(space: &Space, a: &Arguments) -> Outcome {
     let flags = SyncFlags::from_bits(word(a[2])).ok_or(Errno::EINVAL)?;
-    // No file has anything behind its pages that they could be written to.
-    attempt(space, |space| space.msync(memory(), GuestVirt(a[0]), a[1], flags, |_, _, _| Ok(())))?;
+    let mut parts = Vec::new();
+    let result = attempt(space, |space| {
+        space.msync(memory(), GuestVirt(a[0]), a[1], flags, |object, first, end| {
+            parts.push((object, first..end));
+            Ok(())
+        })
+    });
+    for (object, pages) in parts {
+        if let Some(file) = cache().backed(object) {
+            file.sync_mapping(pages)?;
+        }
+    }
+    result?;
     Ok(0)
 }

@@ -1,6 +1,6 @@
 //! Processes, threads, programs.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general as linux;
 use linux_raw_sys::prctl;
@@ -14,6 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{Arguments, Outcome, int};
 use crate::process::fork::{self, CloneFlags, CloneRequest};
 use crate::process::limits::{self, ResourceLimits, resource};
+use crate::process::thread::Thread;
 use crate::process::usage::Counters;
 use crate::process::wait::{self, WaitOptions, Which};
 use crate::process::{ExitStatus, Process, exec, exit, find, futex as futexes, scheduler};
@@ -33,7 +34,7 @@ pub fn own_number(call: u64) -> Option<u32> {
     match call {
         GETPID => Some(scheduler::ask_current(|thread| thread.process.pid)),
         GETPPID => Some(scheduler::ask_current(|thread| thread.process.parent())),
-        GETTID => Some(scheduler::ask_current(|thread| thread.tid)),
+        GETTID => Some(scheduler::ask_current(|thread| thread.tid())),
         _ => None,
     }
 }
@@ -204,10 +205,13 @@ pub fn waitid(a: &Arguments) -> Outcome {
 }
 
 pub fn futex(a: &Arguments) -> Outcome {
-    const COMMAND: u32 = 0x7f;
+    const PRIVATE: u32 = 0x80;
     const REALTIME: u32 = 0x100;
     let operation = a[1] as u32;
-    let (address, value, other) = (a[0], a[2] as u32, a[4]);
+    let private = operation & PRIVATE != 0;
+    let word = |address| futexes::Word { address, private };
+    let (first, second) = ((word(a[0]), int(a[2])), (word(a[4]), int(a[3])));
+    let (value, bits) = (a[2] as u32, a[5] as u32);
     let deadline = |absolute: bool| -> Result<Option<u64>, Errno> {
         if a[3] == 0 {
             return Ok(None);
@@ -219,14 +223,25 @@ pub fn futex(a: &Arguments) -> Outcome {
             (true, true) => super::time::from_wall_clock(moment),
         }))
     };
-    match operation & COMMAND {
-        linux::FUTEX_WAIT => futexes::wait(address, value, futexes::ALL_BITS, deadline(false)?),
-        linux::FUTEX_WAIT_BITSET => futexes::wait(address, value, a[5] as u32, deadline(true)?),
-        linux::FUTEX_WAKE => Ok(futexes::wake_bits(address, value, futexes::ALL_BITS)?),
-        linux::FUTEX_WAKE_BITSET => Ok(futexes::wake_bits(address, value, a[5] as u32)?),
-        linux::FUTEX_REQUEUE => Ok(futexes::requeue(address, value, other, a[3] as u32, None)?),
-        linux::FUTEX_CMP_REQUEUE => {
-            Ok(futexes::requeue(address, value, other, a[3] as u32, Some(a[5] as u32))?)
+    let command = operation & !(PRIVATE | REALTIME);
+    if operation & REALTIME != 0 && command != linux::FUTEX_WAIT_BITSET {
+        return Err(Errno::ENOSYS.into());
+    }
+    match command {
+        linux::FUTEX_WAIT => futexes::wait(first.0, value, futexes::ALL_BITS, deadline(false)?),
+        linux::FUTEX_WAIT_BITSET => futexes::wait(first.0, value, bits, deadline(true)?),
+        linux::FUTEX_WAKE => Ok(futexes::wake_bits(first.0, first.1, futexes::ALL_BITS)?),
+        linux::FUTEX_WAKE_BITSET => Ok(futexes::wake_bits(first.0, first.1, bits)?),
+        linux::FUTEX_REQUEUE => Ok(futexes::requeue(first, second, None)?),
+        linux::FUTEX_CMP_REQUEUE => Ok(futexes::requeue(first, second, Some(bits))?),
+        linux::FUTEX_WAKE_OP => Ok(futexes::wake_and_change(first, second, bits)?),
+        linux::FUTEX_LOCK_PI..=linux::FUTEX_TRYLOCK_PI
+        | linux::FUTEX_WAIT_REQUEUE_PI..=linux::FUTEX_LOCK_PI2 => {
+            static SAID: AtomicBool = AtomicBool::new(false);
+            if !SAID.swap(true, Ordering::Relaxed) {
+                log::warn!("futexes with priority inheritance are not there: ENOSYS");
+            }
+            Err(Errno::ENOSYS.into())
         }
         _ => Err(Errno::ENOSYS.into()),
     }
@@ -235,7 +250,7 @@ pub fn futex(a: &Arguments) -> Outcome {
 pub fn set_tid_address(a: &Arguments) -> Outcome {
     let thread = scheduler::current();
     thread.clear_tid.store(a[0], Ordering::Relaxed);
-    Ok(thread.tid.into())
+    Ok(thread.tid().into())
 }
 
 const ROBUST_HEAD_SIZE: u64 = 24;
@@ -389,8 +404,8 @@ impl From<&Counters> for ResourceUsage {
             [(nanoseconds / 1_000_000_000) as i64, (nanoseconds / 1000 % 1_000_000) as i64]
         };
         Self {
-            user_time: time(counters.user_time),
-            system_time: time(counters.system_time),
+            user_time: time(counters.time.user),
+            system_time: time(counters.time.system),
             peak_resident_kib: (counters.peak_resident * KIB_PER_PAGE) as i64,
             unused: [0; 3],
             minor_faults: counters.minor_faults as i64,
@@ -408,12 +423,24 @@ pub fn getrusage(a: &Arguments) -> Outcome {
     const THREAD: i32 = 1;
     let process = scheduler::current().process.clone();
     let counters = match int(a[0]) {
-        PROCESS | THREAD => exit::current_usage(&process),
+        PROCESS => exit::current_usage(&process),
+        THREAD => thread_usage(&scheduler::current()),
         CHILDREN => process.usage.lock().children,
         _ => return Err(Errno::EINVAL.into()),
     };
     user::write(GuestVirt(a[1]), &ResourceUsage::from(&counters))?;
     Ok(0)
+}
+
+/// What a thread has used; faults are counted by process.
+fn thread_usage(thread: &Thread) -> Counters {
+    let usage = *thread.usage.lock();
+    Counters {
+        time: scheduler::time_of_thread(thread),
+        voluntary_switches: usage.voluntary_switches,
+        involuntary_switches: usage.involuntary_switches,
+        ..exit::current_usage(&thread.process)
+    }
 }
 
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -422,7 +449,7 @@ pub fn times(a: &Arguments) -> Outcome {
     let process = scheduler::current().process.clone();
     let own = exit::current_usage(&process);
     let children = process.usage.lock().children;
-    let ticks = [own.user_time, own.system_time, children.user_time, children.system_time]
+    let ticks = [own.time.user, own.time.system, children.time.user, children.time.system]
         .map(|time| time / NANOSECONDS_PER_TICK);
     user::write_optional(GuestVirt(a[0]), &ticks)?;
     Ok(time::since_start() / NANOSECONDS_PER_TICK)

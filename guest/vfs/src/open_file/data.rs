@@ -4,16 +4,17 @@ use core::sync::atomic::Ordering;
 
 use super::OpenFile;
 use crate::abi::{
-    FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, O_APPEND, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE,
-    SEEK_SET,
+    FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, O_APPEND, O_DSYNC, O_SYNC, SEEK_CUR, SEEK_DATA,
+    SEEK_END, SEEK_HOLE, SEEK_SET,
 };
 use crate::buffer::{Sink, Source};
 use crate::errno::{Errno, Result};
+use crate::executing::TextUse;
 use crate::file::Seeking;
 use crate::inode::FileKind;
 use crate::path::PathNode;
 use crate::platform::{Readiness, WaitChannel};
-use crate::store::MAX_FILE_SIZE;
+use crate::store::{Advice, MAX_FILE_SIZE};
 
 /// What an offset of `lseek` counts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +168,12 @@ impl OpenFile {
         if offset >= MAX_FILE_SIZE {
             return Err(Errno::EFBIG);
         }
-        Ok((offset, self.inode().write_at(offset, source)?))
+        self.flushed.store(false, Ordering::Relaxed);
+        let moved = self.inode().write_at(offset, source)?;
+        if self.flags() & O_DSYNC != 0 && moved > 0 {
+            self.sync(self.flags() & O_SYNC != O_SYNC)?;
+        }
+        Ok((offset, moved))
     }
 
     /// Writes everything, sleeping in `wait` wherever the file is full, unless
@@ -284,9 +290,40 @@ impl OpenFile {
             return Err(Errno::EBADF);
         }
         match self.kind() {
-            FileKind::Regular | FileKind::Directory => self.inode().sync(data_only),
+            FileKind::Regular | FileKind::Directory => {
+                let synced = self.inode().sync(data_only);
+                self.write_errors().and(synced)
+            }
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    /// A descriptor is closed. What cannot be written is this caller's to hear.
+    pub fn flush(&self) -> Result<()> {
+        if !self.is_writable() || self.kind() != FileKind::Regular || self.file.is_some() {
+            return Ok(());
+        }
+        self.flushed.store(true, Ordering::Relaxed);
+        let flushed = self.inode().flush();
+        self.write_errors().and(flushed)
+    }
+
+    /// `posix_fadvise`, `readahead`.
+    pub fn advise(&self, offset: i64, length: i64, advice: Advice) -> Result<()> {
+        if self.is_path_only() {
+            return Err(Errno::EBADF);
+        }
+        let offset = u64::try_from(offset).unwrap_or(0);
+        let length = u64::try_from(length).map_err(|_| Errno::EINVAL)?;
+        if self.kind() == FileKind::Regular && self.file.is_none() {
+            self.inode().advise(offset, length, advice);
+        }
+        Ok(())
+    }
+
+    /// Errors of writing that this open file was not told of yet.
+    fn write_errors(&self) -> Result<()> {
+        self.inode().write_errors().map_or(Ok(()), |errors| errors.tell(&self.errors_seen))
     }
 }
 
@@ -308,6 +345,7 @@ impl PathNode {
             _ => return Err(Errno::EINVAL),
         }
         self.mount.writable()?;
+        self.inode().text_use().map_or(Ok(()), TextUse::check_writable)?;
         self.inode().truncate(size)
     }
 }

@@ -25,11 +25,13 @@ use crate::abi::{
     O_PATH, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY,
 };
 use crate::errno::{Errno, Result};
+use crate::executing::TextUse;
 use crate::file::{File, IoctlArgument};
 use crate::inode::{FileKind, Inode};
 use crate::path::PathNode;
 use crate::pipe::{Pipe, PipeEnd};
 use crate::platform::{Readiness, WaitChannel};
+use crate::write_errors::ErrorsSeen;
 
 pub use copy::copy;
 pub use data::Whence;
@@ -52,11 +54,21 @@ pub struct OpenFile {
     position: AtomicU64,
     /// Whether it may hold locks, to give back when it closes.
     locked: AtomicBool,
+    errors_seen: ErrorsSeen,
+    /// Nothing was written since [`OpenFile::flush`].
+    flushed: AtomicBool,
 }
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        if !self.flushed.load(Ordering::Relaxed) {
+            // What cannot be written is remembered with the file.
+            let _ = self.flush();
+        }
         self.release_locks();
+        if let Some(users) = self.written_text() {
+            users.remove_writer();
+        }
     }
 }
 
@@ -67,13 +79,25 @@ impl OpenFile {
         let stays = flags & !OPENING_ONLY;
         let anonymous = node.dentry.parent().is_none() && !node.dentry.is_directory();
         let large = if flags & O_PATH != 0 || anonymous { 0 } else { O_LARGEFILE };
-        Arc::new(Self {
+        let errors_seen = node.inode().write_errors().map(|errors| errors.now());
+        let open = Self {
             node,
             file,
             flags: AtomicU32::new(stays | large),
             position: AtomicU64::new(0),
             locked: AtomicBool::new(false),
-        })
+            flushed: AtomicBool::new(false),
+            errors_seen: errors_seen.unwrap_or_default(),
+        };
+        if let Some(users) = open.written_text() {
+            users.add_writer();
+        }
+        Arc::new(open)
+    }
+
+    /// Who writes or executes the file, if this is somebody who writes.
+    fn written_text(&self) -> Option<&TextUse> {
+        if self.is_writable() { self.inode().text_use() } else { None }
     }
 
     /// Where it was opened.

@@ -120,6 +120,8 @@ pub fn usage(stats: &AreaStats) -> AreaUsage {
         referenced: stats.referenced,
         anonymous: stats.anonymous,
         lazily_freed: stats.lazily_freed,
+        swap: stats.swapped,
+        proportional_swap: stats.proportional_swapped,
         proportional_locked: stats.proportional_locked,
         ..AreaUsage::default()
     }

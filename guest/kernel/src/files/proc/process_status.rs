@@ -63,7 +63,7 @@ pub fn status(process: &Process, tid: u32) -> Result<ProcessStatus> {
         descriptors: process.files().lock().capacity() as u32,
         threads: threads.max(1),
         started: image.started / TICK,
-        ticks: [own.user_time, own.system_time, children.user_time, children.system_time]
+        ticks: [own.time.user, own.time.system, children.time.user, children.time.system]
             .map(|time| time / TICK),
         faults: [own.minor_faults, children.minor_faults, own.major_faults, children.major_faults],
         signals: signals_of(process, thread.as_deref()),
@@ -105,6 +105,7 @@ fn memory_of(process: &Process, arguments: (u64, u64), environment: (u64, u64)) 
         anonymous: resident.anonymous,
         file: resident.file,
         shared_memory: resident.shared_memory,
+        swap: space.swapped(),
         locked: sizes.locked,
         data: sizes.data,
         stack: sizes.stack,

@@ -9,7 +9,8 @@ use pagelab_vfs::procfs::{CpuInfo, CpuTimes, MemoryInfo, SystemCounts};
 
 use crate::memory::memory;
 use crate::process::thread::RunState;
-use crate::process::{self, Process, State, exit, usage};
+use crate::process::{self, Process, State, exit, reclaim, scheduler, usage};
+use crate::swap;
 
 /// Nanoseconds in a tick of 1/100 s.
 const TICK: u64 = 10_000_000;
@@ -31,6 +32,7 @@ fn mapped() -> [u64; 3] {
 pub fn memory_info() -> MemoryInfo {
     let frames = memory().frames.counters();
     let commit = &memory().commit;
+    let swap = memory().swap_use();
     let [_, file, shared] = mapped();
     MemoryInfo {
         total: frames.total,
@@ -40,7 +42,10 @@ pub fn memory_info() -> MemoryInfo {
         cached: frames.cache,
         active_anonymous: frames.anonymous,
         active_file: frames.cache,
-        anonymous: frames.anonymous,
+        swap_total: swap.total,
+        swap_free: swap.free,
+        swap_cached: swap.cached,
+        anonymous: frames.anonymous - swap.cached,
         mapped: file + shared,
         shared_memory: frames.cache,
         slab_unreclaimable: frames.kernel,
@@ -64,14 +69,18 @@ pub fn memory_counters(show: &mut dyn FnMut(&str, u64)) {
     show("nr_page_table_pages", frames.tables);
     show("pgfault", minor + major);
     show("pgmajfault", major);
-    show("pswpin", 0);
-    show("pswpout", 0);
+    let (pages_in, pages_out) = swap::pages_in_and_out();
+    let (scanned, freed) = reclaim::scanned_and_freed();
+    show("pswpin", pages_in);
+    show("pswpout", pages_out);
+    show("pgscan_direct", scanned);
+    show("pgsteal_direct", freed);
     show("overcommit_always", u64::from(memory().commit.policy() == Overcommit::Always));
 }
 
 /// Hundredths of a second since the start, and idle (which nobody measures).
 pub fn uptime() -> (u64, u64) {
-    (time::since_start() / TICK, 0)
+    (time::since_start() / TICK, scheduler::idle_time() / TICK)
 }
 
 /// `/proc/stat` without the processor's times.
@@ -173,11 +182,11 @@ pub fn processors(show: &mut dyn FnMut(&CpuInfo<'_>, &CpuTimes)) {
     let (base_family, base_model) = (signature.eax >> 8 & 0xf, signature.eax >> 4 & 0xf);
     let extended = base_family == 6 || base_family == 15;
     let sizes = cpu::cpuid(0x8000_0008, 0).eax;
-    let mut times = CpuTimes::default();
+    let mut times = CpuTimes { idle: scheduler::idle_time() / TICK, ..CpuTimes::default() };
     for process in process::all() {
         let used = exit::current_usage(&process);
-        times.user += used.user_time / TICK;
-        times.system += used.system_time / TICK;
+        times.user += used.time.user / TICK;
+        times.system += used.time.system / TICK;
     }
     let info = CpuInfo {
         vendor: &vendor,

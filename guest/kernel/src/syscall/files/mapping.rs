@@ -44,6 +44,6 @@ pub fn map_source(
         object,
         offset: page,
         may_write: file.is_writable(),
-        notify_write: false,
+        notify_write: cache().backed(object).is_some(),
     })
 }

@@ -6,6 +6,7 @@
 //! | [`descriptors`] | `open`, `close`, `dup`, `fcntl`, `pipe` |
 //! | [`names`] | folders, links, renaming, the current folder |
 //! | [`attributes`] | `stat` and what it shows |
+//! | [`locks`] | `flock`, and records of `fcntl` |
 //! | [`poll`] | waiting for several files |
 //! | [`ioctl`] | devices |
 //! | [`mapping`] | what `mmap` of a file maps |
@@ -26,6 +27,7 @@ use crate::user;
 mod attributes;
 mod descriptors;
 mod ioctl;
+pub mod locks;
 mod mapping;
 mod mount;
 mod names;

@@ -6,9 +6,10 @@ use linux_raw_sys::general as linux;
 use pagelab_abi::addr::GuestVirt;
 use pagelab_hal::time;
 use pagelab_vfs::open_file::copy;
+use pagelab_vfs::store::Advice;
 use pagelab_vfs::{Errno, OpenFile, Readiness, WaitChannel, Whence};
 
-use super::{Arguments, Outcome, file, int, open_file};
+use super::{Arguments, Outcome, file, open_file};
 use crate::files::buffers::UserBuffer;
 use crate::files::console::Stream;
 use crate::files::wait;
@@ -44,7 +45,7 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         linux::__NR_fsync => sync(a[0], false),
         linux::__NR_fdatasync => sync(a[0], true),
         linux::__NR_sync => crate::files::vfs().sync().map(|()| 0).map_err(Into::into),
-        linux::__NR_syncfs => file(a[0]).map(|_| 0).map_err(Into::into),
+        linux::__NR_syncfs => sync_file_system(a[0]),
         linux::__NR_fadvise64 | linux::__NR_readahead => advise(call, a),
         _ => return None,
     })
@@ -249,15 +250,20 @@ fn sync(descriptor: u64, data_only: bool) -> Outcome {
     Ok(0)
 }
 
-/// Advice is followed already: every file is in memory.
+fn sync_file_system(descriptor: u64) -> Outcome {
+    file(descriptor)?.node().mount().file_system.sync()?;
+    Ok(0)
+}
+
 fn advise(call: u32, a: &Arguments) -> Outcome {
-    const LAST_ADVICE: u64 = 5;
     let file = open_file(a[0])?;
     if file.pipe().is_some() {
         return Err(Errno::ESPIPE.into());
     }
-    if call == linux::__NR_fadvise64 && (a[3] > LAST_ADVICE || int(a[2]) < 0) {
-        return Err(Errno::EINVAL.into());
-    }
+    let advice = match call {
+        linux::__NR_fadvise64 => Advice::from_number(a[3]).ok_or(Errno::EINVAL)?,
+        _ => Advice::WillNeed,
+    };
+    file.advise(a[1].cast_signed(), a[2].cast_signed(), advice)?;
     Ok(0)
 }
