@@ -116,9 +116,8 @@ impl Guest {
             Pause::Breakpoint { pc, dr6, software } => {
                 self.breakpoint_reason(tid, pc, dr6, software)
             }
-            Pause::Stepped => MultiThreadStopReason::DoneStep,
             Pause::Asked => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGINT },
-            Pause::Start | Pause::Fault(_) => {
+            Pause::Start | Pause::Stepped | Pause::Fault(_) => {
                 MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP }
             }
         })
