@@ -12,7 +12,8 @@ use pagelab_paging::Entry;
 use crate::fault::{self, Fault};
 use crate::process::scheduler;
 
-/// As on Linux: 64 KiB.
+/// Pages that a fault on a file maps if they are in memory, unless the command
+/// line says otherwise; as on Linux.
 const FAULT_AROUND: u32 = 16;
 
 static MEMORY: Once<Memory<Kernel>> = Once::new();
@@ -29,14 +30,9 @@ pub fn init() {
     const MOST: u64 = 1024;
     frames().set_reserve((frames().counters().total / SHARE).clamp(LEAST, MOST));
     let memory = Memory::new(Kernel, frames(), Some(kernel_root()));
-    MEMORY.set(memory.expect("there is memory for the zero page"));
-    set_fault_around(FAULT_AROUND);
-}
-
-/// Sets how many pages of a file a fault maps, if they are in memory; 1: its own.
-pub fn set_fault_around(pages: u32) {
-    const MOST: u32 = 512;
-    memory().fault_around.store(pages.clamp(1, MOST), Ordering::Relaxed);
+    let memory = memory.expect("there is memory for the zero page");
+    memory.fault_around.store(FAULT_AROUND, Ordering::Relaxed);
+    MEMORY.set(memory);
 }
 
 /// The one.

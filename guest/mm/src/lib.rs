@@ -108,6 +108,7 @@ mod modify;
 mod mprotect;
 mod munmap;
 mod object_index;
+mod page_out;
 mod stack;
 mod swap_in;
 mod swap_out;

@@ -39,7 +39,7 @@ pub enum Advice {
     Remove,
     /// `MADV_WIPEONFORK`.
     WipeOnFork,
-    /// `MADV_COLD` and `MADV_PAGEOUT`.
+    /// `MADV_COLD`, and the first half of `MADV_PAGEOUT` (see `page_out`).
     Cold,
     /// `MADV_POPULATE_READ`.
     PopulateRead,

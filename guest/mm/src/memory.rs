@@ -29,6 +29,10 @@ pub enum MemoryError {
     TooManyKernelEntries,
 }
 
+/// How many pages a fault on a file maps, unless the kernel says otherwise: as
+/// many as Linux does.
+const FAULT_AROUND: u32 = 16;
+
 /// Machine, frames, objects and promises: the context of every operation. The
 /// kernel has one.
 pub struct Memory<M> {
@@ -82,7 +86,7 @@ impl<M: Machine> Memory<M> {
             objects: Objects::new(),
             commit,
             swap: Swap::new(),
-            fault_around: AtomicU32::new(1),
+            fault_around: AtomicU32::new(FAULT_AROUND),
             clock_hand: AtomicUsize::new(0),
             zero_page,
             kernel_half,

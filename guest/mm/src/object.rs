@@ -143,8 +143,8 @@ impl Objects {
         promised: u64,
     ) -> Result<ObjectId, OutOfMemory> {
         let mut inner = self.inner.lock();
-        let object =
-            Object { kind, references: 1, pages, promised, stored: false, index: Index::new() };
+        let stored = kind == ObjectKind::Swap;
+        let object = Object { kind, references: 1, pages, promised, stored, index: Index::new() };
         let slot = inner.free;
         if slot == NO_SLOT {
             inner.slots.try_reserve(1)?;
@@ -286,7 +286,8 @@ impl Objects {
     }
 
     /// Takes a page out and frees its frame, if it is this frame, nobody but the
-    /// object owns it, and it is clean. Returns whether it was.
+    /// object owns it, it is clean, and the object has a store (as swap has).
+    /// Returns whether it was.
     pub(crate) fn drop_clean(
         &self,
         machine: &impl Machine,
@@ -295,7 +296,9 @@ impl Objects {
         frame: Frame,
     ) -> bool {
         let mut inner = self.inner.lock();
-        let Some(object) = inner.existing(id) else { return false };
+        let Some(object) = inner.existing(id).filter(|object| object.stored) else {
+            return false;
+        };
         let mut held = frames.hold();
         if held.count(frame) != 1 || held.is_dirty(frame) {
             return false;

@@ -21,7 +21,7 @@ use pagelab_vfs::write_errors::{ErrorsSeen, WriteErrors};
 use super::store;
 use super::{cache, write_back};
 use crate::memory::memory;
-use crate::process::oom;
+use crate::process::{oom, reclaim};
 
 /// How many pages are read ahead at most; 1: none.
 static READAHEAD: AtomicU64 = AtomicU64::new(32);
@@ -170,6 +170,9 @@ impl Backed {
         let length = usize::try_from(run.end - run.start).unwrap_or(1);
         frames.try_reserve_exact(length).map_err(|_| ReadError::OutOfMemory)?;
         let needed = usize::try_from(index - run.start).unwrap_or(0) + 1;
+        if memory().frames.available() < run.end - run.start {
+            reclaim::free_some();
+        }
         while frames.len() < length {
             // Only what has to come is worth making room for.
             let frame = match memory().frames.alloc(Use::Cache) {
@@ -185,6 +188,8 @@ impl Backed {
             };
             frames.push(frame);
         }
+        let reached = run.start + frames.len() as u64;
+        self.state.lock().readahead.cut_short(run.end, reached);
         match self.backing.read_pages(run.start, &frames) {
             Ok(bytes) => self.take_in(run.start, &frames, bytes, index),
             Err(error) => {

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use pagelab_abi::addr::GuestPhys;
 use pagelab_abi::boot::{
@@ -27,7 +28,7 @@ use super::{
     ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
 };
 use crate::files::{self, shares::Connected};
-use crate::memory::{self, memory};
+use crate::memory::memory;
 use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
 use crate::swap;
 
@@ -89,11 +90,11 @@ fn main() -> ! {
         if let Some(how) = word.strip_prefix("provoke=") {
             provoke::provoke(how);
         }
-        if let Some(Ok(pages)) = word.strip_prefix("fault_around=").map(str::parse) {
-            memory::set_fault_around(pages);
-        }
         if let Some(Ok(pages)) = word.strip_prefix("readahead=").map(str::parse) {
             files::backed::set_readahead(pages);
+        }
+        if let Some(Ok(pages)) = word.strip_prefix("fault_around=").map(str::parse) {
+            memory().fault_around.store(pages, Ordering::Relaxed);
         }
     }
     if find(info, MODULE_PROGRAM).or(find(info, MODULE_PROGRAM_PATH)).is_none() {

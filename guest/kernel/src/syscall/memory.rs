@@ -174,6 +174,9 @@ fn madvise(space: &Space, a: &Arguments) -> Outcome {
         }
     }
     attempt(space, |space| space.madvise(memory(), start, length, advice))?;
+    if advice == linux::MADV_PAGEOUT {
+        reclaim::page_out(space, start, length);
+    }
     Ok(0)
 }
 

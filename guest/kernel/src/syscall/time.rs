@@ -6,8 +6,8 @@ use pagelab_hal::time;
 use pagelab_vfs::Errno;
 
 use super::{Arguments, Outcome, int};
-use crate::process::sleep::{NotYet, wait_alone};
 use crate::process::scheduler;
+use crate::process::sleep::{NotYet, wait_alone};
 use crate::user;
 
 const SECOND: u64 = 1_000_000_000;

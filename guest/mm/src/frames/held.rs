@@ -17,6 +17,8 @@ pub struct Candidate {
     pub usage: Use,
     /// How many owners it has.
     pub count: u32,
+    /// See [`Held::is_dirty`].
+    pub dirty: bool,
     /// See [`Held::is_referenced`].
     pub referenced: bool,
     /// The word that says who maps it.
@@ -204,6 +206,7 @@ impl Held<'_> {
             frame: Frame(narrow(from + place)),
             usage: info.usage,
             count: info.count,
+            dirty: info.dirty,
             referenced: info.referenced,
             owner: info.owner,
         })
