@@ -31,7 +31,7 @@ const LINES: &[&str] = &[
 fn in_lab(options: &[&str], script: &str) -> Output {
     let mut command = Command::new(binary());
     command.env_remove("PAGELAB_LOG");
-    command.args(["run", "--log", "error", "--timeout", "120", "--mem", "256M"]);
+    command.args(["run", "--log", "error", "--timeout", "300", "--mem", "256M"]);
     command.args(["--share", "/:/:ro"]).args(options);
     command.args(["--env", "PATH=/usr/bin:/bin", "--env", "LC_ALL=C", "--env", "HOME=/"]);
     command.args(["--", "/bin/bash", "--norc", "--noprofile", "-c", script]);
@@ -117,8 +117,7 @@ fn a_read_only_root_is_not_changed_and_what_is_not_kept_is_in_memory() {
         cut -d' ' -f1-4 /proc/mounts; head -1 /proc/1/mounts | cut -d' ' -f3
         cd /run/s && mkdir -p a/b && mv kept a/b && ln -s a/b l && ls -l l/kept | cut -c1-10";
     let done = in_lab(&["--share", &option], script);
-    let expected = "\
- Read-only file system
+    let expected = "\x20Read-only file system
  Read-only file system
 not
 shm

@@ -12,7 +12,8 @@ use pagelab_paging::Entry;
 use crate::fault::{self, Fault};
 use crate::process::scheduler;
 
-/// As on Linux: 64 KiB.
+/// Pages that a fault on a file maps if they are in memory, unless the command
+/// line says otherwise; as on Linux.
 const FAULT_AROUND: u32 = 16;
 
 static MEMORY: Once<Memory<Kernel>> = Once::new();
@@ -59,6 +60,11 @@ impl Machine for Kernel {
     #[inline]
     fn write_entry(&self, table: Frame, index: usize, entry: Entry) {
         Physical.write_entry(table, index, entry);
+    }
+
+    #[inline]
+    fn retire_table(&self, table: Frame) {
+        Physical.retire_table(table);
     }
 
     fn zero_frame(&self, frame: Frame) {

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
+use pagelab_vfs::executing::TextUse;
 use pagelab_vfs::file::File;
 use pagelab_vfs::inode::{Changes, DirectoryEntry, FileKind, Inode, Metadata, NewNode};
 use pagelab_vfs::lock::LockTable;
@@ -53,6 +54,7 @@ pub struct ShareInode<S: PageStore> {
     node: Arc<Node>,
     ino: u64,
     body: Body<S>,
+    text_use: TextUse,
     /// Made when somebody first locks.
     locks: Once<Box<LockTable>>,
 }
@@ -71,6 +73,7 @@ impl<S: PageStore> ShareInode<S> {
             ino: node.ino(),
             node: Arc::new(node),
             body,
+            text_use: TextUse::default(),
             locks: Once::new(),
         })
     }
@@ -382,6 +385,10 @@ impl<S: PageStore> Inode for ShareInode<S> {
         let handle = self.node.open(false)?;
         let whence = if hole { SEEK_HOLE } else { SEEK_DATA };
         Ok(self.shared.connection.seek(self.node.id(), handle, offset, whence)?.min(size))
+    }
+
+    fn text_use(&self) -> Option<&TextUse> {
+        (self.kind() == FileKind::Regular).then_some(&self.text_use)
     }
 
     fn locks(&self, make: bool) -> Option<&LockTable> {
