@@ -91,6 +91,9 @@ fn main() -> ! {
         if let Some(how) = word.strip_prefix("provoke=") {
             provoke::provoke(how);
         }
+        if let Some(Ok(pages)) = word.strip_prefix("fault_around=").map(str::parse) {
+            memory::set_fault_around(pages);
+        }
         if let Some(Ok(pages)) = word.strip_prefix("readahead=").map(str::parse) {
             files::backed::set_readahead(pages);
         }
