@@ -62,6 +62,11 @@ impl Machine for Kernel {
         Physical.write_entry(table, index, entry);
     }
 
+    #[inline]
+    fn retire_table(&self, table: Frame) {
+        Physical.retire_table(table);
+    }
+
     fn zero_frame(&self, frame: Frame) {
         Physical.zero_frame(frame);
     }

@@ -115,6 +115,7 @@ impl<M: Machine> Memory<M> {
         for &(index, _) in self.kernel_entries() {
             self.machine.write_entry(root, index, Entry::EMPTY);
         }
+        self.machine.retire_table(root);
         self.frames.hold().release_zeroed(&self.machine, root);
     }
 
