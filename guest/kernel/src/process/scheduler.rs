@@ -27,7 +27,7 @@ use pagelab_hal::{cpu, interrupts, memory, time, trap};
 use super::thread::{RunState, Thread};
 use super::usage::CpuTime;
 use super::{Process, State, sleep};
-use crate::files::write_back;
+use crate::files::{timer_file, write_back};
 use crate::publish;
 use crate::signal::timer;
 
@@ -181,6 +181,7 @@ pub fn timer_interrupt() {
     let now = time::since_start();
     sleep::wake_sleepers(now);
     timer::expire(now);
+    timer_file::expire(now);
     SCHEDULER.lock().set_alarm();
 }
 
@@ -298,7 +299,8 @@ impl Scheduler {
             Some(now() + timer::shortest_own_time(thread, not_charged)?)
         });
         let old = write_back::first_moment();
-        let moments = [slice, sleep::first_moment(), timer::first_moment(), own_time, old];
+        let timers = timer_file::first_moment();
+        let moments = [slice, sleep::first_moment(), timer::first_moment(), own_time, old, timers];
         let wanted = moments.into_iter().flatten().min();
         match (wanted, self.alarm) {
             (Some(moment), Some(armed)) if armed <= moment => {}
