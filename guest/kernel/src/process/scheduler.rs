@@ -22,7 +22,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use pagelab_hal::sync::Lock;
-use pagelab_hal::{cpu, interrupts, memory, time, trap};
+use pagelab_hal::{cpu, interrupts, memory, time};
 
 use super::thread::{RunState, Thread};
 use super::usage::CpuTime;
@@ -251,7 +251,7 @@ impl Scheduler {
         if self.is_idle {
             return CpuTime::default();
         }
-        let system = trap::kernel_ticks(now);
+        let system = time::kernel_ticks(now);
         let all = now.wrapping_sub(self.charged_until);
         CpuTime {
             user: time::to_nanoseconds(all.saturating_sub(system)),
@@ -270,7 +270,7 @@ impl Scheduler {
                 thread.process.usage.lock().own.time += time;
             }
         }
-        trap::take_kernel_ticks(now);
+        time::take_kernel_ticks(now);
         self.charged_until = now;
     }
 
@@ -284,7 +284,7 @@ impl Scheduler {
         self.is_idle = false;
         let now = cpu::timestamp();
         self.idle += now.wrapping_sub(self.charged_until);
-        trap::take_kernel_ticks(now);
+        time::take_kernel_ticks(now);
         self.charged_until = now;
     }
 
