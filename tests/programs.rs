@@ -91,3 +91,15 @@ fn addresses_repeat_unless_they_are_to_be_random() {
     assert_ne!(random, fixed);
     assert_ne!(maps(&["--aslr"]), random);
 }
+
+#[test]
+fn swapped_pages_come_back_as_they_were_and_shared() {
+    let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "100"]);
+    lab.command.args(["--mem", "16M", "--swap", "32M", "--faults", "--"]);
+    lab.command.arg(folder().join("musl/swap"));
+    let outcome = lab.run();
+    let said = String::from_utf8_lossy(&outcome.stdout);
+    assert!(said.contains("pages that came back as one frame: 16"), "{said}");
+    assert!(said.contains("pages with wrong contents: 0"), "{said}");
+    outcome.expect(0, &["swap_in"]);
+}

@@ -1,5 +1,7 @@
 //! The kernel's one [`Memory`]: all frames, objects and promises.
 
+use core::sync::atomic::Ordering;
+
 use pagelab_abi::addr::{Frame, GuestVirt};
 use pagelab_hal::cpu;
 use pagelab_hal::memory::{Physical, frames, kernel_root};
@@ -9,6 +11,10 @@ use pagelab_paging::Entry;
 
 use crate::fault::{self, Fault};
 use crate::process::scheduler;
+
+/// Pages that a fault on a file maps if they are in memory, unless the command
+/// line says otherwise; as on Linux.
+const FAULT_AROUND: u32 = 16;
 
 static MEMORY: Once<Memory<Kernel>> = Once::new();
 
@@ -25,6 +31,13 @@ pub fn init() {
     frames().set_reserve((frames().counters().total / SHARE).clamp(LEAST, MOST));
     let memory = Memory::new(Kernel, frames(), Some(kernel_root()));
     MEMORY.set(memory.expect("there is memory for the zero page"));
+    set_fault_around(FAULT_AROUND);
+}
+
+/// Sets how many pages of a file a fault maps, if they are in memory; 1: its own.
+pub fn set_fault_around(pages: u32) {
+    const MOST: u32 = 512;
+    memory().fault_around.store(pages.clamp(1, MOST), Ordering::Relaxed);
 }
 
 /// The one.

@@ -8,7 +8,8 @@
 //! * a clean page of a file is unmapped and dropped: it can be read again;
 //! * a dirty one is unmapped and given to the kernel to write, then dropped;
 //! * anonymous memory that its program gave up (`MADV_FREE`) is dropped;
-//! * other anonymous memory goes to swap, if there is any (`swap_out`).
+//! * other anonymous memory, and shared memory, goes to swap, if there is any
+//!   (`swap_out`, `swap_shared`).
 //!
 //! Left alone: pages of areas that are locked, pages of objects without a store,
 //! and frames with an owner that is not found, such as the kernel itself. Who
@@ -20,12 +21,13 @@ use pagelab_abi::addr::Frame;
 use pagelab_paging::{Entry, EntryFlags};
 
 use crate::area::AreaFlags;
-use crate::frames::Candidate;
+use crate::frames::{Candidate, Use};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::object::ObjectId;
 use crate::owner::Owner;
-use crate::rmap::{Search, Spaces, Wanted};
+use crate::rmap::{Mapping, Search, Spaces, Wanted};
+use crate::space::AddressSpace;
 use crate::swap_out::Outgoing;
 
 /// How many frames are taken at a time, unless more are needed.
@@ -70,15 +72,9 @@ impl<M: Machine> Memory<M> {
     /// Frees `wanted` frames, or as many as can be in two rounds of the hand. No
     /// address space may be locked.
     pub fn reclaim<P: Pager + ?Sized>(&self, pager: &P, wanted: u64) -> Reclaimed {
-        let mut sweep = Sweep {
-            memory: self,
-            pager,
-            search: Search::new(self, pager),
-            done: Reclaimed::default(),
-            outgoing: Outgoing::new(),
-        };
+        let mut sweep = Sweep::new(self, pager);
         sweep.run(wanted);
-        sweep.done
+        sweep.finish()
     }
 }
 
@@ -91,23 +87,57 @@ pub(crate) struct Sweep<'a, M, P: ?Sized> {
     pub(crate) outgoing: Outgoing,
 }
 
+/// Frames of programs.
+pub(crate) const EITHER: [Use; 2] = [Use::Anonymous, Use::Cache];
+
+impl<M: Machine> Memory<M> {
+    /// The uses of frames among which a search may find something.
+    fn worth_a_look(&self) -> Option<[Use; 2]> {
+        let swap = self.swap_use();
+        let anonymous = swap.free > 0 || swap.cached > 0 || self.given_up.load(Ordering::Relaxed);
+        match (anonymous, swap.free > 0 || self.objects.any_stored()) {
+            (true, true) => Some(EITHER),
+            (true, false) => Some([Use::Anonymous; 2]),
+            (false, true) => Some([Use::Cache; 2]),
+            (false, false) => None,
+        }
+    }
+}
+
 /// What the entries that map a frame say.
 #[derive(Default)]
 struct Seen {
-    referenced: bool,
-    locked: bool,
+    used: bool,
     dirty: bool,
 }
 
-impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
+impl<'a, M: Machine, P: Pager + ?Sized> Sweep<'a, M, P> {
+    pub(crate) fn new(memory: &'a Memory<M>, pager: &'a P) -> Self {
+        Self {
+            memory,
+            pager,
+            search: Search::new(memory, pager),
+            done: Reclaimed::default(),
+            outgoing: Outgoing::new(),
+        }
+    }
+
+    /// Writes what waits for it.
+    pub(crate) fn finish(mut self) -> Reclaimed {
+        self.write_outgoing();
+        self.done
+    }
+
     fn run(&mut self, wanted: u64) {
+        let Some(uses) = self.memory.worth_a_look() else { return };
         let clock_hand = &self.memory.clock_hand;
         let end = self.memory.frames.hold().metadata_len();
         // The first round may do no more than clear accessed bits.
         let mut left = 2 * end;
+        let looks_at_all = uses.contains(&Use::Anonymous);
         while self.done.freed() + self.outgoing.count() < wanted && left > 0 {
             let hand = clock_hand.load(Ordering::Relaxed);
-            let candidate = self.memory.frames.hold().next_candidate(hand, end);
+            let candidate = self.memory.frames.hold().next_candidate(hand, end, uses);
             let next = candidate.map_or(end, |candidate| candidate.frame.index() + 1);
             left = left.saturating_sub(next - hand);
             clock_hand.store(if next == end { 0 } else { next }, Ordering::Relaxed);
@@ -116,36 +146,48 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
                 self.consider(&candidate);
             }
         }
-        self.write_outgoing();
+        if left == 0 && looks_at_all && self.done.given_up == 0 {
+            self.memory.given_up.store(false, Ordering::Relaxed);
+        }
     }
 
-    fn consider(&mut self, candidate: &Candidate) {
-        let frame = candidate.frame;
+    /// Takes a frame, if it was not used.
+    pub(crate) fn consider(&mut self, candidate: &Candidate) {
         let owner = Owner::decode(candidate.usage, candidate.owner);
-        let wanted = Wanted::new(frame, owner, candidate.count);
+        let wanted = Wanted::new(candidate.frame, owner, candidate.count);
         if candidate.referenced {
-            self.memory.frames.hold().set_referenced(frame, false);
+            self.memory.frames.hold().set_referenced(candidate.frame, false);
             self.look(&wanted);
             return;
         }
         match owner {
             Owner::Unknown => {}
-            Owner::Anonymous { slot, .. } => self.anonymous(&wanted, slot),
-            Owner::Page { object, index } => self.page(&wanted, (object, index)),
+            Owner::Anonymous { slot: Some(slot), .. } if wanted.mappers == 0 => {
+                self.send(slot, candidate.frame);
+            }
+            Owner::Anonymous { slot, .. } => self.anonymous(&wanted, slot, candidate.dirty),
+            Owner::Page { object, index } => self.page(&wanted, (object, index), candidate.dirty),
         }
     }
 
     /// A page of an object.
-    fn page(&mut self, wanted: &Wanted, (object, index): (ObjectId, u64)) {
+    fn page(&mut self, wanted: &Wanted, place: (ObjectId, u64), dirty: bool) {
         let Memory { machine, frames, objects, .. } = self.memory;
-        if !objects.is_stored(object) || !self.unmap_page(wanted) {
+        let shared = objects.is_shared_memory(place.0);
+        if shared && self.memory.swap_use().free == 0 {
             return;
         }
-        let place = (object, index);
-        if objects.drop_clean(machine, frames, place, wanted.frame) {
+        let may_go = shared || objects.is_stored(place.0);
+        if wanted.mappers > 0 && !(may_go && self.unmap_page(wanted)) {
+            return;
+        }
+        if shared {
+            self.swap_out_shared(place, wanted.frame);
+        } else if objects.drop_clean(machine, frames, place, wanted.frame) {
             self.done.clean += 1;
-        } else if frames.hold().is_dirty(wanted.frame)
-            && self.pager.write_back(object, index)
+        } else if (dirty || frames.hold().is_dirty(wanted.frame))
+            && objects.is_stored(place.0)
+            && self.pager.write_back(place.0, place.1)
             && objects.drop_clean(machine, frames, place, wanted.frame)
         {
             self.done.written += 1;
@@ -159,17 +201,13 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
         let mut kept = 0;
         let found = self.search.for_each(wanted, &mut |space, mapping| {
             let entry = mapping.entry;
-            let locked = mapping.area.flags.contains(AreaFlags::LOCKED);
-            if locked || entry.has(EntryFlags::ACCESSED) {
+            if mapping.was_used(machine, space) {
                 kept += 1;
-                if !locked {
-                    mapping.replace(machine, space, entry.without(EntryFlags::ACCESSED));
-                }
                 return;
             }
             mapping.replace(machine, space, Entry::EMPTY);
             space.note_peak();
-            *space.resident_of(false, mapping.area.flags) -= 1;
+            *space.resident_of(false, mapping.flags) -= 1;
             let mut held = frames.hold();
             if entry.has(EntryFlags::DIRTY) {
                 held.set_dirty(wanted.frame, true);
@@ -179,53 +217,78 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
         kept == 0 && found == wanted.mappers
     }
 
-    /// Anonymous memory.
-    fn anonymous(&mut self, wanted: &Wanted, slot: Option<u64>) {
-        let cached = self.memory.swap.object().zip(slot);
-        if let Some((object, slot)) = cached.filter(|_| wanted.mappers == 0) {
-            if !self.outgoing.contains(wanted.frame) {
-                self.send(object, slot, wanted.frame);
-            }
-            return;
-        }
-        let Some(seen) = self.look(wanted) else { return };
-        if seen.referenced || seen.locked {
-            return;
-        }
-        if seen.dirty || slot.is_some() {
-            self.swap_out(wanted, slot);
-        } else {
-            self.give_up(wanted);
-            self.done.given_up += 1;
+    /// Anonymous memory. Most of it is mapped once, and needs one look.
+    fn anonymous(&mut self, wanted: &Wanted, slot: Option<u64>, dirty: bool) {
+        if wanted.mappers == 1 {
+            self.take(wanted, slot, dirty);
+        } else if let Some(seen) = self.look(wanted)
+            && !seen.used
+        {
+            self.take(wanted, slot, dirty || seen.dirty);
         }
     }
 
     /// Clears the accessed bits of all entries and returns what they said; `None`
     /// if not all were found.
     fn look(&mut self, wanted: &Wanted) -> Option<Seen> {
-        let Memory { machine, frames, .. } = self.memory;
+        let machine = &self.memory.machine;
         let mut seen = Seen::default();
         let found = self.search.for_each(wanted, &mut |space, mapping| {
-            let entry = mapping.entry;
-            seen.dirty |= entry.has(EntryFlags::DIRTY);
-            seen.locked |= mapping.area.flags.contains(AreaFlags::LOCKED);
-            if entry.has(EntryFlags::ACCESSED) {
-                seen.referenced = true;
-                mapping.replace(machine, space, entry.without(EntryFlags::ACCESSED));
-            }
+            seen.dirty |= mapping.entry.has(EntryFlags::DIRTY);
+            seen.used |= mapping.was_used(machine, space);
         });
-        seen.dirty |= frames.hold().is_dirty(wanted.frame);
         (found == wanted.mappers).then_some(seen)
     }
 
-    /// Drops anonymous memory that nobody wants any more: it reads as zeros.
-    fn give_up(&mut self, wanted: &Wanted) {
-        let Memory { machine, frames, .. } = self.memory;
-        self.search.for_each(wanted, &mut |space, mapping| {
-            mapping.replace(machine, space, Entry::EMPTY);
+    /// Takes an anonymous frame away from all who map it, and sends it to swap; or
+    /// drops it, if its programs have given it up: it reads as zeros then.
+    fn take(&mut self, wanted: &Wanted, slot: Option<u64>, dirty: bool) {
+        let (memory, frame) = (self.memory, wanted.frame);
+        // Held until it is known whether an entry holds it.
+        let mut held_slot = None;
+        let mut given_up = 0;
+        let found = self.search.for_each(wanted, &mut |space, mapping| {
+            if mapping.was_used(&memory.machine, space) {
+                return;
+            }
+            let mut new = Entry::EMPTY;
+            if dirty || slot.is_some() || mapping.entry.has(EntryFlags::DIRTY) {
+                if held_slot.is_none() {
+                    held_slot = memory.slot_for(frame, slot);
+                }
+                let Some(slot) = held_slot else { return };
+                memory.swap.share(slot);
+                new = Entry::for_swap(slot, mapping.entry.flags());
+                space.swapped += 1;
+            } else {
+                given_up += 1;
+            }
+            mapping.replace(&memory.machine, space, new);
             space.note_peak();
             space.resident.anonymous -= 1;
-            frames.release(machine, wanted.frame);
+            memory.frames.release(&memory.machine, frame);
         });
+        if let Some(slot) = held_slot {
+            memory.release_slot(slot);
+            self.send(slot, frame);
+        } else if given_up > 0 && given_up == found {
+            self.done.given_up += 1;
+        }
+    }
+}
+
+impl Mapping {
+    /// Whether the page must stay where it is: locked, or used since somebody last
+    /// asked. Its accessed bit is clear then.
+    #[inline]
+    fn was_used<M: Machine>(&self, machine: &M, space: &AddressSpace) -> bool {
+        if self.flags.contains(AreaFlags::LOCKED) {
+            return true;
+        }
+        let used = self.entry.has(EntryFlags::ACCESSED);
+        if used {
+            self.replace(machine, space, self.entry.without(EntryFlags::ACCESSED));
+        }
+        used
     }
 }

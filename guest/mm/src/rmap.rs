@@ -18,7 +18,7 @@
 use pagelab_abi::addr::{Frame, GuestVirt, PAGE_SHIFT};
 use pagelab_paging::{Entry, Level};
 
-use crate::area::{Area, Backing};
+use crate::area::{Area, AreaFlags, Backing};
 use crate::live;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -43,8 +43,8 @@ pub struct Mapping {
     pub page: GuestVirt,
     /// The entry.
     pub entry: Entry,
-    /// The area that the page is in.
-    pub area: Area,
+    /// Flags of the area that the page is in.
+    pub flags: AreaFlags,
     slot: (Frame, usize),
 }
 
@@ -120,32 +120,52 @@ impl<'a, M: Machine, S: Spaces + ?Sized> Search<'a, M, S> {
     }
 
     fn anonymous(&mut self, wanted: &Wanted, page: GuestVirt, visit: Visit<'_>) -> u32 {
-        let (machine, spaces) = (&self.memory.machine, self.spaces);
+        let (machine, spaces, frame) = (&self.memory.machine, self.spaces, wanted.frame);
         let count = spaces.count();
         let first = self.last_space;
         let mut found = 0;
-        let mut place = None;
         for step in 0..count {
+            let number = (first + step) % count;
+            let before = found;
+            spaces.with(number, &mut |space| {
+                let Some((slot, entry)) = shows(machine, space, page, frame) else { return };
+                let Some((_, area)) = space.areas.lookup(page) else { return };
+                let flags = area.flags;
+                found += 1;
+                visit(space, &Mapping { page, entry, flags, slot });
+            });
+            if found > before {
+                self.last_space = number;
+            }
             if found == wanted.mappers {
                 return found;
             }
-            let number = (first + step) % count;
-            let last_space = &mut self.last_space;
+        }
+        found + self.moved(wanted, page, (found > 0).then_some(self.last_space), visit)
+    }
+
+    /// The mappings of an anonymous frame other than at `page`. If some address
+    /// space maps it there, its area says which page of what it is, and that has
+    /// not changed where it was moved; else it may be anywhere.
+    #[cold]
+    fn moved(
+        &self,
+        wanted: &Wanted,
+        page: GuestVirt,
+        known: Option<usize>,
+        visit: Visit<'_>,
+    ) -> u32 {
+        let (machine, spaces) = (&self.memory.machine, self.spaces);
+        let mut place = None;
+        if let Some(number) = known {
             spaces.with(number, &mut |space| {
-                let Some(slot) = shows(machine, space, page, wanted.frame) else { return };
-                let Some(&area) = space.area_at(page) else { return };
-                place = Some((area.backing, area.index_of(page)));
-                found += 1;
-                *last_space = number;
-                visit(space, &Mapping { page, entry: slot.2, area, slot: (slot.0, slot.1) });
+                place = space.area_at(page).map(|area| (area.backing, area.index_of(page)));
             });
         }
-        for number in 0..count {
-            if found == wanted.mappers {
-                break;
-            }
+        let mut found = 0;
+        for number in 0..spaces.count() {
             spaces.with(number, &mut |space| {
-                found += moved(machine, space, (page, place), wanted.frame, visit);
+                found += moved_in(machine, space, (page, place), wanted.frame, visit);
             });
         }
         found
@@ -223,11 +243,11 @@ fn shows<M: Machine>(
     space: &AddressSpace,
     page: GuestVirt,
     frame: Frame,
-) -> Option<(Frame, usize, Entry)> {
+) -> Option<((Frame, usize), Entry)> {
     let table = table::find(machine, space.root, page)?;
     let index = Level::One.index(page);
     let entry = machine.read_entry(table, index);
-    (entry.is_present() && entry.frame() == frame).then_some((table, index, entry))
+    (entry.is_present() && entry.frame() == frame).then_some(((table, index), entry))
 }
 
 /// Visits a page of an area, if it shows this frame; returns how many did.
@@ -238,14 +258,14 @@ fn visit_at<M: Machine>(
     frame: Frame,
     visit: Visit<'_>,
 ) -> u32 {
-    let Some((table, index, entry)) = shows(machine, space, page, frame) else { return 0 };
-    visit(space, &Mapping { page, entry, area, slot: (table, index) });
+    let Some((slot, entry)) = shows(machine, space, page, frame) else { return 0 };
+    visit(space, &Mapping { page, entry, flags: area.flags, slot });
     1
 }
 
-/// Visits where an anonymous frame is mapped other than at `page`: if it is known
-/// which page of what it is, in areas that have it; else anywhere.
-fn moved<M: Machine>(
+/// Visits where a space maps an anonymous frame other than at `page`: if it is
+/// known which page of what it is, in areas that have it; else anywhere.
+fn moved_in<M: Machine>(
     machine: &M,
     space: &mut AddressSpace,
     (page, place): (GuestVirt, Option<(Backing, u64)>),
@@ -272,7 +292,7 @@ fn moved<M: Machine>(
                 if entry.is_present() && entry.frame() == frame {
                     let slot = (span.table, index);
                     let page = span.address_of(index);
-                    visit(space, &Mapping { page, entry, area, slot });
+                    visit(space, &Mapping { page, entry, flags: area.flags, slot });
                     found += 1;
                 }
             }

@@ -7,12 +7,10 @@
 //! next search for victims tries again.
 
 use pagelab_abi::addr::Frame;
-use pagelab_paging::Entry;
 
 use crate::machine::Machine;
-use crate::object::ObjectId;
+use crate::memory::Memory;
 use crate::reclaim::{Pager, Sweep};
-use crate::rmap::Wanted;
 
 /// How many pages are written at once.
 pub(crate) const MOST_AT_ONCE: usize = 32;
@@ -54,38 +52,19 @@ impl Outgoing {
 }
 
 impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
-    /// Sends a frame to swap that was not used; `slot` is the one that holds the
-    /// same already.
-    pub(crate) fn swap_out(&mut self, wanted: &Wanted, slot: Option<u64>) {
-        let frame = wanted.frame;
-        let Some((object, slot)) = self.slot_for(frame, slot) else { return };
-        let memory = self.memory;
-        self.search.for_each(wanted, &mut |space, mapping| {
-            memory.swap.share(slot);
-            let entry = Entry::for_swap(slot, mapping.entry.flags());
-            mapping.replace(&memory.machine, space, entry);
-            space.note_peak();
-            space.resident.anonymous -= 1;
-            space.swapped += 1;
-            memory.frames.release(&memory.machine, frame);
-        });
-        memory.release_slot(slot);
-        self.send(object, slot, frame);
-    }
-
     /// A frame in the swap cache that nobody maps: dropped if its slot holds the
     /// same, written otherwise.
-    pub(crate) fn send(&mut self, object: ObjectId, slot: u64, frame: Frame) {
+    pub(crate) fn send(&mut self, slot: u64, frame: Frame) {
         let memory = self.memory;
-        let (machine, frames) = (&memory.machine, memory.frames);
-        if memory.objects.drop_clean(machine, frames, (object, slot), frame) {
+        let Some(object) = memory.swap.object() else { return };
+        if memory.objects.drop_clean(&memory.machine, memory.frames, (object, slot), frame) {
             self.done.swapped += 1;
-            return;
+        } else if memory.frames.count(frame) == 1 && !self.outgoing.contains(frame) {
+            if !self.outgoing.takes(slot) {
+                self.write_outgoing();
+            }
+            self.outgoing.push(slot, frame);
         }
-        if !self.outgoing.takes(slot) {
-            self.write_outgoing();
-        }
-        self.outgoing.push(slot, frame);
     }
 
     /// Writes what waits for it, and drops it.
@@ -105,23 +84,25 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
             }
         }
     }
+}
 
-    /// The slot for a frame, held by the caller, and the frame in the swap cache.
-    fn slot_for(&self, frame: Frame, slot: Option<u64>) -> Option<(ObjectId, u64)> {
-        let memory = self.memory;
+impl<M: Machine> Memory<M> {
+    /// The slot for a frame, held by the caller, with the frame in the swap cache:
+    /// the one that holds the same already, or a new one.
+    pub(crate) fn slot_for(&self, frame: Frame, slot: Option<u64>) -> Option<u64> {
         if let Some(slot) = slot {
-            memory.swap.share(slot);
-            return Some((memory.swap.object()?, slot));
+            self.swap.share(slot);
+            return Some(slot);
         }
-        let (object, slot) = memory.swap.take()?;
-        let (machine, frames) = (&memory.machine, memory.frames);
+        let (object, slot) = self.swap.take()?;
+        let (machine, frames) = (&self.machine, self.frames);
         frames.share(frame);
-        if memory.objects.insert(machine, frames, object, slot, frame).is_err() {
+        if self.objects.insert(machine, frames, object, slot, frame).is_err() {
             frames.release(machine, frame);
-            memory.release_slot(slot);
+            self.release_slot(slot);
             return None;
         }
         frames.hold().set_dirty(frame, true);
-        Some((object, slot))
+        Some(slot)
     }
 }

@@ -78,7 +78,7 @@ impl AnonymousInode {
             kind,
             born: platform.now(),
             permissions: Mutex::new(0o600),
-            fifo: FifoSlot::default(),
+            fifo: FifoSlot::anonymous(),
         })
     }
 }

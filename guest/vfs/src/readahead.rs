@@ -67,6 +67,14 @@ impl Readahead {
         page..end
     }
 
+    /// A window that ends at `end` was read up to `reached` only, for lack of
+    /// memory: its reader goes on there.
+    pub fn cut_short(&mut self, end: u64, reached: u64) {
+        if let Some(at) = self.find(end) {
+            self.streams[at].next = reached;
+        }
+    }
+
     fn next_length(&self, page: u64, most: u64) -> u64 {
         match self.find(page) {
             Some(at) => (2 * self.streams[at].length).min(most),
@@ -129,6 +137,14 @@ mod tests {
         for page in [900, 17, 333, 5, 1200, 80, 901, 18] {
             assert_eq!(readahead.window(page, 1, MOST, Pattern::Normal), page..page + 1);
         }
+    }
+
+    #[test]
+    fn a_window_that_was_cut_short_goes_on_where_it_ended() {
+        let mut readahead = Readahead::default();
+        let first = readahead.window(0, 1, MOST, Pattern::Normal);
+        readahead.cut_short(first.end, 2);
+        assert_eq!(readahead.window(2, 1, MOST, Pattern::Normal), 2..10);
     }
 
     #[test]

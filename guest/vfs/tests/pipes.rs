@@ -239,6 +239,24 @@ fn named_pipes_wait_for_their_other_side() {
 }
 
 #[test]
+fn pipes_without_names_are_opened_again_without_waiting() {
+    let lab = Lab::new();
+    let (reader, writer) = lab.vfs.pipe(0).unwrap();
+    write(&writer, b"left behind").unwrap();
+    drop(writer);
+    // As `/proc/self/fd/3` does, which shells name `<(…)` by.
+    let again = lab.vfs.open_node(reader.node().clone(), O_RDONLY).unwrap();
+    assert!(again.peer_missing().is_none());
+    assert_eq!(read(&again, 20).unwrap(), b"left behind");
+    assert_eq!(read(&again, 20).unwrap(), b"");
+    drop((reader, again));
+    let (reader, writer) = lab.vfs.pipe(0).unwrap();
+    drop(reader);
+    let again = lab.vfs.open_node(writer.node().clone(), O_WRONLY | O_NONBLOCK).unwrap();
+    assert_eq!(again.poll(), Readiness::WRITE | Readiness::ERROR);
+}
+
+#[test]
 fn event_counters_add_up() {
     let lab = Lab::new();
     let counter = lab.vfs.event_counter(2, 0).unwrap();

@@ -194,8 +194,11 @@ impl Visitor for Counter<'_> {
         if flags.contains(EntryFlags::SPECIAL) {
             return;
         }
-        let first = run.physical() >> PAGE_SHIFT;
-        for frame in first..first.saturating_add(run.bytes() >> PAGE_SHIFT) {
+        // A page that is not wholly in the area counts as far as it is.
+        let start = run.start.max(self.area.start.0);
+        let end = run.last().min(self.area.end.0 - 1);
+        let first = (run.physical() + (start - run.start)) >> PAGE_SHIFT;
+        for frame in first..=first + ((end - start) >> PAGE_SHIFT) {
             self.page(frame, flags);
         }
     }

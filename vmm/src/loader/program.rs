@@ -47,8 +47,8 @@ pub enum ProgramError {
     Empty(PathBuf),
     /// A script.
     #[error(
-        "{} is a script; run its interpreter instead, such as a static bash: \
-         pagelab run bash-static {}", .0.display(), .0.display()
+        "{} is a script; share its folder and its interpreter's, as --share /:/:ro does, or run \
+         a static interpreter: pagelab run bash-static {}", .0.display(), .0.display()
     )]
     Script(PathBuf),
     /// Not ELF.
@@ -123,7 +123,8 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, ProgramError> {
     fs::read(path).map_err(|source| read_error(path, source))
 }
 
-/// Looks at the program at `path` without reading all of it.
+/// Looks at the program at `path` without reading all of it. It may be a script
+/// too: the guest's kernel finds its interpreter.
 ///
 /// # Errors
 ///
@@ -135,7 +136,7 @@ pub fn check_file(path: &Path) -> Result<(), ProgramError> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(HEADER).read_to_end(&mut bytes));
     read.map_err(|source| read_error(path, source))?;
-    check(path, &bytes)
+    if bytes.starts_with(b"#!") { Ok(()) } else { check(path, &bytes) }
 }
 
 fn read_error(path: &Path, source: io::Error) -> ProgramError {

@@ -11,9 +11,9 @@ use std::str::FromStr;
 use pagelab_abi::boot::{SHARE_READ_ONLY, SHARE_WRITABLE};
 use pagelab_abi::layout::MAX_VIRTIO_DEVICES;
 
-/// Folders that the guest's kernel fills itself: what a share has there is not
-/// seen.
-const KERNEL_FOLDERS: [&str; 4] = ["/proc", "/dev", "/sys", "/tmp"];
+/// Folders that the guest's kernel fills itself, over a folder that is its root:
+/// what the host has there is not seen.
+const KERNEL_FOLDERS: [&str; 4] = ["/dev", "/proc", "/run", "/tmp"];
 /// Where folders go that are given no place.
 const DEFAULT_PLACE: &str = "/mnt";
 /// Longest path of a place in the guest.

@@ -90,6 +90,11 @@ impl MappedFiles {
         self.names.lock().get(&object.number()).cloned()
     }
 
+    /// The file of an object, if it is held.
+    pub fn pinned(&self, object: ObjectId) -> Option<Arc<dyn Inode>> {
+        self.pinned.lock().get(&object.number()).map(|(_, inode)| inode.clone())
+    }
+
     /// Files that are held although nobody maps them any more.
     pub fn unused(&self) -> Vec<ObjectId> {
         let pinned = self.pinned.lock();

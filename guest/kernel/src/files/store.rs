@@ -12,6 +12,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
 use pagelab_hal::sync::Lock;
@@ -116,6 +117,19 @@ impl Cache {
     /// What a mapped file is called.
     pub fn mapped_name(&self, object: ObjectId) -> Option<MappedName> {
         self.mapped.name(object)
+    }
+
+    /// Makes pages of a mapped file a hole.
+    ///
+    /// # Errors
+    ///
+    /// Of the file.
+    pub fn punch(&self, object: ObjectId, pages: Range<u64>) -> Result<(), Errno> {
+        let (offset, length) = (pages.start * PAGE_SIZE, (pages.end - pages.start) * PAGE_SIZE);
+        match self.mapped.pinned(object) {
+            Some(inode) => inode.punch_hole(offset, length),
+            None => self.punch_hole(FileId(object.number().into()), offset, length),
+        }
     }
 
     /// Lets go of files that nobody maps any more, once they are written.
@@ -241,7 +255,7 @@ fn unmap(object: ObjectId, from: u64, end: u64) {
 }
 
 /// Clears part of a frame.
-fn clear_frame(frame: Frame, part: core::ops::Range<usize>) {
+fn clear_frame(frame: Frame, part: Range<usize>) {
     const ZEROS: [u8; 512] = [0; 512];
     let mut at = part.start;
     while at < part.end {
@@ -264,7 +278,7 @@ pub fn clear_from(frames: &[Frame], bytes: usize) {
 }
 
 /// Clears part of a page; a hole is clear already.
-fn clear(object: ObjectId, index: u64, part: core::ops::Range<usize>) -> Result<(), Errno> {
+fn clear(object: ObjectId, index: u64, part: Range<usize>) -> Result<(), Errno> {
     if let Some(frame) = frame(object, index, 1)? {
         clear_frame(frame, part);
         note_written(object, index, frame);
@@ -304,7 +318,7 @@ fn note_written(object: ObjectId, index: u64, frame: Frame) {
 fn frame_to_write(
     object: ObjectId,
     index: u64,
-    part: core::ops::Range<usize>,
+    part: Range<usize>,
     size: u64,
 ) -> Result<Frame, Errno> {
     if let Some(frame) = present(object, index) {
@@ -596,7 +610,7 @@ impl PageStore for Cache {
             return Some(page);
         }
         let mut found = None;
-        memory.objects.for_each_page(&memory.machine, object, page, |index, _| {
+        memory.objects.for_each_page(&memory.machine, object, page..u64::MAX, |index, _| {
             found = Some(index);
             false
         });
@@ -610,7 +624,7 @@ impl PageStore for Cache {
             return size.div_ceil(PAGE_SIZE);
         }
         let mut expected = page;
-        memory.objects.for_each_page(&memory.machine, object, page, |index, _| {
+        memory.objects.for_each_page(&memory.machine, object, page..u64::MAX, |index, _| {
             let contiguous = index == expected;
             expected += u64::from(contiguous);
             contiguous

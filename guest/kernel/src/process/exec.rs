@@ -123,10 +123,11 @@ pub fn execve(
     let thread = scheduler::current();
     let process = &thread.process;
     let context = process.folders().lock().clone();
-    let (file, path) = files::open_program(&context, &path, &mut given)?;
+    let (mut file, path) = files::open_program(&context, &path, &mut given)?;
     drop(context);
     let space = Space::new(process.limits.lock().of_memory()).map_err(|_| Errno::ENOMEM)?;
     let loaded = load(&mut space.lock(), &file, &given);
+    space.set_executing(file.executing.take());
     drop(file);
     let loaded = loaded?;
     end_other_threads(&thread);

@@ -19,6 +19,7 @@ use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, us
 use crate::files::cache;
 use crate::publish;
 use crate::signal::{self, SIGCHLD, SignalInfo};
+use crate::syscall::files::locks;
 use crate::user;
 
 /// `exit_group`, or the end by a signal, of the current process.
@@ -113,6 +114,7 @@ fn end_process(process: &Arc<Process>) {
     let own = process.replace_space(init::process().space());
     drop(own);
     cache().unpin_unused();
+    locks::process_ended(process);
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
     signal::timer::delete_all(process, true);

@@ -178,7 +178,9 @@ fn new_process(
     let space = if flags.contains(CloneFlags::VM) {
         process.space()
     } else {
-        Space::with(copy_space(&process.space())?)
+        let space = Space::with(copy_space(&process.space())?);
+        space.set_executing(process.space().executing());
+        space
     };
     let files = if flags.contains(CloneFlags::FILES) {
         process.files()

@@ -29,7 +29,7 @@ use super::{
     ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
 };
 use crate::files::{self, shares::Connected};
-use crate::memory::memory;
+use crate::memory::{self, memory};
 use crate::signal::{ProcessSignals, SIGKILL};
 use crate::swap;
 
@@ -90,6 +90,9 @@ fn main() -> ! {
     for word in info.command_line().split_ascii_whitespace() {
         if let Some(how) = word.strip_prefix("provoke=") {
             provoke::provoke(how);
+        }
+        if let Some(Ok(pages)) = word.strip_prefix("fault_around=").map(str::parse) {
+            memory::set_fault_around(pages);
         }
         if let Some(Ok(pages)) = word.strip_prefix("readahead=").map(str::parse) {
             files::backed::set_readahead(pages);
@@ -267,11 +270,12 @@ fn execute_first_program() -> ! {
 
 fn load_first_program() -> Result<TrapFrame, ExecError> {
     let first = core::mem::replace(&mut *FIRST_PROGRAM.lock(), First::Nothing);
-    let First::ToExecute(file, given, path) = first else {
+    let First::ToExecute(mut file, given, path) = first else {
         return Err(MmError::OutOfMemory.into());
     };
     let thread = scheduler::current();
     let loaded = exec::load(&mut thread.process.space().lock(), &file, &given)?;
+    thread.process.space().set_executing(file.executing.take());
     exec::set_image(&thread, &path, &loaded);
     Ok(loaded.frame)
 }

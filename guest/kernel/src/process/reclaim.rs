@@ -6,10 +6,11 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use pagelab_abi::addr::Frame;
+use pagelab_abi::addr::{Frame, GuestVirt, PAGE_SIZE};
 use pagelab_mm::reclaim::BATCH;
 use pagelab_mm::{AddressSpace, ObjectId, Pager, Spaces};
 
+use super::space::Space;
 use super::spaces::AllSpaces;
 use crate::files::write_back;
 use crate::memory::memory;
@@ -31,6 +32,20 @@ pub fn free_some() -> bool {
     SCANNED.fetch_add(done.scanned, Ordering::Relaxed);
     FREED.fetch_add(done.freed(), Ordering::Relaxed);
     done.freed() > 0
+}
+
+/// Takes what a range of an address space shows, as far as nobody uses it.
+pub fn page_out(space: &Space, start: GuestVirt, length: u64) {
+    const MOST: usize = 32;
+    let everything = Everything(AllSpaces::now());
+    let end = GuestVirt(start.0.saturating_add(length).next_multiple_of(PAGE_SIZE));
+    let mut at = start;
+    while at < end {
+        let mut frames = [Frame(0); MOST];
+        let (count, next) = space.lock().mapped_frames(memory(), (at, end), &mut frames);
+        memory().page_out(&everything, &frames[..count]);
+        at = next;
+    }
 }
 
 /// How many frames were looked at, and how many became free.

@@ -17,6 +17,8 @@ pub struct Candidate {
     pub usage: Use,
     /// How many owners it has.
     pub count: u32,
+    /// See [`Held::is_dirty`].
+    pub dirty: bool,
     /// See [`Held::is_referenced`].
     pub referenced: bool,
     /// The word that says who maps it.
@@ -185,25 +187,33 @@ impl Held<'_> {
         self.inner.info[frame.index()].referenced = referenced;
     }
 
+    /// A frame is used for something else from now on.
+    pub(crate) fn set_use(&mut self, frame: Frame, usage: Use) {
+        let inner = &mut *self.inner;
+        let before = core::mem::replace(&mut inner.info[frame.index()].usage, usage);
+        inner.by_use[before as usize] -= 1;
+        inner.by_use[usage as usize] += 1;
+    }
+
     /// How many frames there is metadata for.
     #[must_use]
     pub fn metadata_len(&self) -> usize {
         self.inner.info.len()
     }
 
-    /// The first frame from number `from` up (below `end`) that might be taken from
-    /// its owners: anonymous, or a page of an object.
+    /// The first frame from number `from` up (below `end`) with one of two uses.
     #[inline]
     #[must_use]
-    pub fn next_candidate(&self, from: usize, end: usize) -> Option<Candidate> {
+    pub fn next_candidate(&self, from: usize, end: usize, uses: [Use; 2]) -> Option<Candidate> {
         let info = &self.inner.info[from..end];
-        let is_candidate = |info: &FrameInfo| matches!(info.usage, Use::Anonymous | Use::Cache);
+        let is_candidate = |info: &FrameInfo| info.usage == uses[0] || info.usage == uses[1];
         let place = info.iter().position(is_candidate)?;
         let info = &info[place];
         Some(Candidate {
             frame: Frame(narrow(from + place)),
             usage: info.usage,
             count: info.count,
+            dirty: info.dirty,
             referenced: info.referenced,
             owner: info.owner,
         })

@@ -22,11 +22,11 @@ pub struct PipeEnd {
 }
 
 impl PipeEnd {
-    pub(super) fn open(pipe: Arc<Pipe>, reads: bool, writes: bool) -> Self {
+    pub(super) fn open(pipe: Arc<Pipe>, reads: bool, writes: bool, waits: bool) -> Self {
         let mut state = pipe.state.lock();
         let waits_since = match (reads, writes) {
-            (true, false) if state.writers == 0 => Some(state.writer_openings),
-            (false, true) if state.readers == 0 => Some(state.reader_openings),
+            (true, false) if waits && state.writers == 0 => Some(state.writer_openings),
+            (false, true) if waits && state.readers == 0 => Some(state.reader_openings),
             _ => None,
         };
         state.readers += usize::from(reads);

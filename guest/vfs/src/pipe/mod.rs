@@ -234,9 +234,18 @@ impl Pipe {
 #[derive(Default)]
 pub struct FifoSlot {
     pipe: Mutex<Weak<Pipe>>,
+    /// It has no name of its own: who opens it once more (`/proc/self/fd/3`) has
+    /// seen it open and waits for nobody.
+    is_anonymous: bool,
 }
 
 impl FifoSlot {
+    /// That of a pipe without a name.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self { is_anonymous: true, ..Self::default() }
+    }
+
     /// Opens an end, or both.
     pub(crate) fn open(&self, platform: &Arc<dyn Platform>, flags: u32) -> Result<Arc<dyn File>> {
         let mut slot = self.pipe.lock();
@@ -247,12 +256,13 @@ impl FifoSlot {
         });
         drop(slot);
         let access = flags & O_ACCMODE;
-        if access == O_WRONLY && flags & O_NONBLOCK != 0 && pipe.state.lock().readers == 0 {
+        let no_readers = || pipe.state.lock().readers == 0;
+        if access == O_WRONLY && flags & O_NONBLOCK != 0 && !self.is_anonymous && no_readers() {
             return Err(Errno::ENXIO);
         }
         let (reads, writes) =
             (access == O_RDONLY || access == O_RDWR, access == O_WRONLY || access == O_RDWR);
-        Ok(Arc::new(PipeEnd::open(pipe, reads, writes)))
+        Ok(Arc::new(PipeEnd::open(pipe, reads, writes, !self.is_anonymous)))
     }
 }
 

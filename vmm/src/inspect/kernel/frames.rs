@@ -17,12 +17,19 @@ use zerocopy::FromBytes;
 
 use super::{Kernel, KernelError};
 use crate::inspect::PhysicalMemory;
+use crate::inspect::pages::Range;
+use crate::inspect::pages::alias::{Alias, aliases, find_aliases};
 use crate::inspect::pages::scan::{Problem, Run, Visitor, scan};
-use crate::inspect::pages::{Alias, Range, aliases};
 use crate::inspect::value::{Consistency, Hex};
 
 /// More frames than a guest can have: 16 TiB.
 const MAX_FRAMES: u64 = 1 << 32;
+
+/// Entries of page tables that are looked at for one question: many times more
+/// than a guest has, unless it lies.
+const MAX_ENTRIES: u64 = 1 << 28;
+/// Frames of one run of entries that are counted one by one.
+const MAX_RUN_FRAMES: u64 = 1 << 18;
 
 /// What a frame is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -151,6 +158,8 @@ pub struct MappersOfFrame {
     pub owner: Hex,
     /// Who maps it, found in the page tables.
     pub mappers: Vec<Mapper>,
+    /// Not all page tables were looked at: there are impossibly many entries.
+    pub truncated: bool,
     /// Whether all of this belongs together.
     pub consistency: Consistency,
 }
@@ -165,14 +174,14 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
         let directory = self.directory()?;
         let start = directory.frames.load(Ordering::Relaxed);
         let count = directory.frame_count.load(Ordering::Relaxed);
+        // There are no more frames than memory has, so no more is read for them.
+        let last = count.checked_sub(1).filter(|&last| last < MAX_FRAMES);
+        let last = last.map(|last| GuestPhys(last << PAGE_SHIFT));
+        let is_memory = last.is_some_and(|last| self.memory.is_memory(last, last));
+        let size = usize::try_from(count).ok().filter(|_| is_memory);
+        let size = size.and_then(|count| count.checked_mul(size_of::<FrameRecord>()));
         let too_many = KernelError::TooMany { what: "frames", number: count };
-        if count > MAX_FRAMES {
-            return Err(too_many);
-        }
-        let size = usize::try_from(count).ok().and_then(|count| count.checked_mul(16));
-        let Some(size) = size else { return Err(too_many) };
-        // The bytes are taken piece by piece, so that a guest that claims more
-        // frames than it has memory for their table does not cost that much.
+        let size = size.ok_or(too_many)?;
         let mut records = Vec::new();
         let each = size_of::<FrameRecord>();
         let mut at = 0;
@@ -267,12 +276,18 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
         let mut consistency = list.consistency;
         let mut mappers = Vec::new();
         let mut seen = Vec::new();
+        let mut entries = 0_u64;
         for process in &list.processes {
             let Some(root) = process.root().filter(|root| !seen.contains(root)) else { continue };
-            // Threads of execution that share an address space are one mapper.
+            // Processes that share an address space are one mapper.
             seen.push(root);
-            let (found, unchanged) =
-                self.while_unchanged(process, || aliases(self.memory, root, physical, Range::USER));
+            if entries > MAX_ENTRIES {
+                break;
+            }
+            let ((found, cost), unchanged) = self.while_unchanged(process, || {
+                find_aliases(self.memory, root, physical, Range::USER)
+            });
+            entries += cost.entries;
             consistency = consistency.and(unchanged);
             mappers.extend(found.into_iter().map(|alias| Mapper {
                 pid: process.pid,
@@ -301,6 +316,7 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
             dirty: record.dirty != 0,
             owner: Hex(record.owner),
             mappers,
+            truncated: entries > MAX_ENTRIES,
             consistency,
         })
     }
@@ -313,10 +329,13 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
     pub fn mapping_counts(&self) -> Result<BTreeMap<u64, u32>, KernelError> {
         let mut counter = Counter(BTreeMap::new());
         let mut seen = Vec::new();
+        let mut entries = 0;
         for process in self.processes()?.processes {
             let Some(root) = process.root().filter(|root| !seen.contains(root)) else { continue };
             seen.push(root);
-            scan(self.memory, root, &[Range::USER], &mut counter);
+            if entries <= MAX_ENTRIES {
+                entries += scan(self.memory, root, &[Range::USER], &mut counter).entries;
+            }
         }
         Ok(counter.0)
     }
@@ -327,7 +346,9 @@ struct Counter(BTreeMap<u64, u32>);
 impl Visitor for Counter {
     fn pages(&mut self, run: &Run) {
         let first = run.physical() >> PAGE_SHIFT;
-        for frame in first..first + (run.bytes() >> PAGE_SHIFT) {
+        // Of a page of 1 GiB only the beginning: this guest has none.
+        let pages = (run.bytes() >> PAGE_SHIFT).min(MAX_RUN_FRAMES);
+        for frame in first..first + pages {
             *self.0.entry(frame).or_insert(0) += 1;
         }
     }
@@ -368,6 +389,9 @@ impl fmt::Display for MappersOfFrame {
         writeln!(f, ", owner word {}", self.owner)?;
         for Mapper { pid, name, alias } in &self.mappers {
             writeln!(f, "{pid:>6} {name:<15} {alias}")?;
+        }
+        if self.truncated {
+            writeln!(f, "... and perhaps more: not all page tables were looked at")?;
         }
         if self.mappers.is_empty() {
             writeln!(f, "nobody maps it")?;

@@ -8,7 +8,7 @@ use pagelab_hal::sync::Lock;
 use pagelab_vfs::abi::{AT_FDCWD, FD_CLOEXEC, O_CLOEXEC, O_CREAT, O_TRUNC, O_WRONLY};
 use pagelab_vfs::{Errno, FdTable, Lookup, OpenFile, OpenHow};
 
-use super::{Arguments, Outcome, Place, file, int, open_file};
+use super::{Arguments, Outcome, Place, file, int, locks, open_file};
 use crate::files::{first_folders, vfs, wait};
 use crate::process::limits::resource;
 use crate::process::scheduler;
@@ -31,7 +31,7 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         linux::__NR_dup2 => dup2(a),
         linux::__NR_dup3 => dup3(a),
         linux::__NR_fcntl => fcntl(a),
-        linux::__NR_flock => flock(a),
+        linux::__NR_flock => locks::flock(a),
         linux::__NR_pipe => pipe(a[0], 0),
         linux::__NR_pipe2 => pipe(a[0], a[1] as u32),
         linux::__NR_memfd_create => memfd_create(a),
@@ -86,6 +86,7 @@ fn openat2(a: &Arguments) -> Outcome {
 
 fn close(a: &Arguments) -> Outcome {
     let closed = table().lock().remove(int(a[0]))?;
+    locks::closed(&closed);
     closed.flush()?;
     Ok(0)
 }
@@ -102,7 +103,9 @@ fn close_range(a: &Arguments) -> Outcome {
         drop(old);
     }
     let closed = table().lock().close_range(a[0] as u32, a[1] as u32, a[2] & MARK != 0)?;
-    drop(closed);
+    for file in &closed {
+        locks::closed(file);
+    }
     Ok(0)
 }
 
@@ -130,7 +133,9 @@ fn dup3(a: &Arguments) -> Outcome {
 fn duplicate_to(old: u64, new: u64, close_on_exec: bool) -> Outcome {
     let limit = limit();
     let replaced = table().lock().duplicate_to(int(old), int(new), close_on_exec, limit)?;
-    drop(replaced);
+    if let Some(file) = replaced {
+        locks::closed(&file);
+    }
     Ok(new & u64::from(u32::MAX))
 }
 
@@ -158,26 +163,10 @@ fn fcntl(a: &Arguments) -> Outcome {
             let wanted = usize::try_from(a[2] as u32).unwrap_or(usize::MAX);
             Ok(file.pipe().ok_or(Errno::EBADF)?.set_capacity(wanted)? as u64)
         }
-        linux::F_GETLK => no_lock_in_the_way(a[2]),
-        // Nobody else's lock is ever in the way: see `flock`.
-        linux::F_SETLK | linux::F_SETLKW => Ok(0),
-        _ => Err(Errno::EINVAL.into()),
-    }
-}
-
-/// `F_GETLK`: the lock could be had.
-fn no_lock_in_the_way(lock: u64) -> Outcome {
-    const UNLOCKED: u16 = 2;
-    user::write(GuestVirt(lock), &UNLOCKED)?;
-    Ok(0)
-}
-
-/// Advisory locks are granted to everybody: a lab has one user.
-fn flock(a: &Arguments) -> Outcome {
-    use pagelab_vfs::abi::{LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN};
-    open_file(a[0])?;
-    match a[1] as u32 & !LOCK_NB {
-        LOCK_SH | LOCK_EX | LOCK_UN => Ok(0),
+        linux::F_GETLK | linux::F_SETLK | linux::F_SETLKW => locks::record(&file, command, a[2]),
+        linux::F_OFD_GETLK | linux::F_OFD_SETLK | linux::F_OFD_SETLKW => {
+            locks::record(&file, command, a[2])
+        }
         _ => Err(Errno::EINVAL.into()),
     }
 }

@@ -6,6 +6,7 @@
 //! | [`descriptors`] | `open`, `close`, `dup`, `fcntl`, `pipe` |
 //! | [`names`] | folders, links, renaming, the current folder |
 //! | [`attributes`] | `stat` and what it shows |
+//! | [`locks`] | `flock`, and records of `fcntl` |
 //! | [`poll`] | waiting for several files |
 //! | [`events`] | files that say when something happened: `epoll`, `timerfd`, `eventfd` |
 //! | [`ioctl`] | devices |
@@ -28,6 +29,7 @@ mod attributes;
 mod descriptors;
 mod events;
 mod ioctl;
+pub mod locks;
 mod mapping;
 mod mount;
 mod names;

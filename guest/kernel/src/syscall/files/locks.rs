@@ -1,0 +1,58 @@
+//! Locks on files: `flock`, and the records of `fcntl`. The rules are the file
+//! tree's ([`pagelab_vfs::lock`]); here is the waiting.
+
+use linux_raw_sys::general as linux;
+use pagelab_abi::addr::GuestVirt;
+use pagelab_vfs::abi::LOCK_NB;
+use pagelab_vfs::open_file::FLOCK_SIZE;
+use pagelab_vfs::{Errno, OpenFile};
+
+use super::{Arguments, Outcome, open_file};
+use crate::files::wait;
+use crate::process::{Process, scheduler};
+use crate::syscall::Failure;
+use crate::user;
+
+/// `flock`.
+pub(super) fn flock(a: &Arguments) -> Outcome {
+    let file = open_file(a[0])?;
+    let operation = a[1] as u32;
+    take(&file, operation & LOCK_NB == 0, || file.lock_whole(operation))
+}
+
+/// `fcntl` with a command about record locks.
+pub(super) fn record(file: &OpenFile, command: u32, address: u64) -> Outcome {
+    let mut bytes: [u8; FLOCK_SIZE] = user::read(GuestVirt(address))?;
+    let process = scheduler::current().process.pid;
+    let waits = matches!(command, linux::F_SETLKW | linux::F_OFD_SETLKW);
+    take(file, waits, || file.lock_record(command, &mut bytes, process))?;
+    if matches!(command, linux::F_GETLK | linux::F_OFD_GETLK) {
+        user::write(GuestVirt(address), &bytes)?;
+    }
+    Ok(0)
+}
+
+fn take(file: &OpenFile, waits: bool, mut attempt: impl FnMut() -> Result<(), Errno>) -> Outcome {
+    let channel = match attempt() {
+        Err(Errno::EAGAIN) if waits => file.lock_channel().ok_or(Errno::EAGAIN)?,
+        result => return result.map(|()| 0).map_err(Into::into),
+    };
+    let waited = wait::until(&[channel], None, || match attempt() {
+        Err(Errno::EAGAIN) => None,
+        result => Some(result),
+    });
+    waited.map_err(|_| Failure::Restart)??;
+    Ok(0)
+}
+
+/// A process closes a descriptor: with that it loses its records on the file.
+pub(super) fn closed(file: &OpenFile) {
+    file.release_process_locks(scheduler::current().process.pid);
+}
+
+/// A process ends: its descriptors are closed.
+pub fn process_ended(process: &Process) {
+    for (_, file) in process.files().lock().iter() {
+        file.release_process_locks(process.pid);
+    }
+}
