@@ -59,13 +59,15 @@ impl Connection {
         Ok(reply.attributes)
     }
 
-    /// The text of a symbolic link.
+    /// The text of a symbolic link, which is `expected` bytes long if that is not
+    /// 0 and it was not changed.
     ///
     /// # Errors
     ///
     /// The server's.
-    pub fn read_link(&self, node: u64) -> Result<Vec<u8>> {
-        let mut text = alloc::vec![0; LINK_MAX];
+    pub fn read_link(&self, node: u64, expected: u64) -> Result<Vec<u8>> {
+        let room = usize::try_from(expected).unwrap_or(LINK_MAX);
+        let mut text = alloc::vec![0; if (1..LINK_MAX).contains(&room) { room } else { LINK_MAX }];
         let room = Writable::Bytes(&mut text);
         let length = self.request_data(Operation::ReadLink, node, &(), room)?;
         text.truncate(length);

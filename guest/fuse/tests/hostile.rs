@@ -63,7 +63,7 @@ fn ask_everything(connection: &Connection, memory: &Memory) -> Vec<Option<Error>
     assert!(read.is_err() || read.is_ok_and(|read| read <= PAGE + 1));
     let written = connection.write(5, 0, 0, &frames, PAGE + 1);
     assert!(written.is_err() || written.is_ok_and(|written| written <= PAGE + 1));
-    if let Ok(text) = connection.read_link(5) {
+    if let Ok(text) = connection.read_link(5, 30) {
         assert!(!text.is_empty() && !text.contains(&0));
     }
     if let Ok(offset) = connection.seek(5, 0, 10, 3) {

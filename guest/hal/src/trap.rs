@@ -69,8 +69,6 @@ pub mod vector {
     pub const FIRST_INTERRUPT: u8 = 32;
     /// The local APIC's timer.
     pub const TIMER: u8 = 32;
-    /// The serial console.
-    pub const SERIAL: u8 = 36;
     /// The lab's device.
     pub const LAB: u8 = 37;
     /// All virtio devices: one is waited for at a time.

@@ -13,6 +13,7 @@ use core::any::Any;
 
 use crate::buffer::{Sink, Source};
 use crate::errno::{Errno, Result};
+use crate::executing::TextUse;
 use crate::file::File;
 use crate::lock::LockTable;
 use crate::path::PathNode;
@@ -415,6 +416,11 @@ pub trait Inode: Any + Send + Sync {
     /// How a range of the data will be used (length 0: to its end).
     fn advise(&self, offset: u64, length: u64, advice: Advice) {
         let _ = (offset, length, advice);
+    }
+
+    /// Who writes or executes it; `None` if nobody can.
+    fn text_use(&self) -> Option<&TextUse> {
+        None
     }
 
     /// Brings the data (and, unless `data_only`, the attributes) to where they

@@ -15,7 +15,7 @@
 //! | [`inode`] | the border behind which each file system stands |
 //! | [`dentry`], [`mount`], [`path`], [`tree`] | names, mounts, walks, operations on names |
 //! | [`mod@file`], [`open_file`], [`fd_table`] | open files and descriptors |
-//! | [`lock`] | locks on files |
+//! | [`lock`], [`executing`] | locks on files; who executes them |
 //! | [`memfs`], [`devfs`], [`device`] | tmpfs, `/dev` |
 //! | [`pipe`], [`event`], [`tty`] | pipes, event counters, terminals |
 //! | [`procfs`] | `/proc` |
@@ -42,6 +42,7 @@ pub mod devfs;
 pub mod device;
 pub mod errno;
 pub mod event;
+pub mod executing;
 pub mod fd_table;
 pub mod file;
 pub mod inode;

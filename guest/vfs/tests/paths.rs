@@ -9,10 +9,11 @@ use std::sync::atomic::Ordering;
 use common::Lab;
 use pagelab_vfs::abi::{
     AT_FDCWD, O_APPEND, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE,
-    O_WRONLY, RENAME_EXCHANGE,
+    O_TRUNC, O_WRONLY, RENAME_EXCHANGE,
 };
 use pagelab_vfs::attributes::NewTime;
 use pagelab_vfs::buffer::{SliceSink, SliceSource};
+use pagelab_vfs::executing::Executing;
 use pagelab_vfs::memfs::MemFs;
 use pagelab_vfs::store::vec_store::VecStore;
 use pagelab_vfs::{
@@ -41,6 +42,27 @@ fn path_of(context: &FsContext) -> Result<String> {
 fn new_tmpfs(lab: &Lab) -> Arc<MemFs<VecStore>> {
     let platform = lab.platform.clone();
     Arc::new(MemFs::new("tmpfs", lab.store.clone(), platform, 0o1777, 100).unwrap())
+}
+
+#[test]
+fn what_is_executed_is_not_written() {
+    let lab = Lab::new();
+    let writer = open(&lab.vfs, &lab.context, "/program", O_CREAT | O_WRONLY).unwrap();
+    let node = at(&lab, "/program");
+    assert_eq!(Executing::start(node.inode()).err(), Some(Errno::ETXTBSY));
+    drop(writer);
+    let first = Executing::start(node.inode()).unwrap();
+    let second = first.clone();
+    drop(first);
+    let refused = |flags| open(&lab.vfs, &lab.context, "/program", flags).err();
+    assert_eq!(refused(O_WRONLY), Some(Errno::ETXTBSY));
+    assert_eq!(refused(O_RDWR), Some(Errno::ETXTBSY));
+    assert_eq!(refused(O_RDONLY | O_TRUNC), Some(Errno::ETXTBSY));
+    assert_eq!(refused(O_RDONLY), None);
+    assert_eq!(node.truncate(0).err(), Some(Errno::ETXTBSY));
+    drop(second);
+    assert_eq!(refused(O_RDWR), None);
+    assert_eq!(node.truncate(0), Ok(()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
+use pagelab_vfs::executing::TextUse;
 use pagelab_vfs::file::File;
 use pagelab_vfs::inode::{Changes, DirectoryEntry, FileKind, Inode, Metadata, NewNode};
 use pagelab_vfs::lock::LockTable;
@@ -41,6 +42,8 @@ enum Body<S: PageStore> {
     /// The pages, once somebody wants them.
     Regular(Mutex<Option<Data>>),
     Directory(Box<Directory<S>>),
+    /// Its text, once it was read: another text would be another link.
+    Symlink(Once<Vec<u8>>),
     Fifo(FifoSlot),
     Other,
 }
@@ -51,6 +54,7 @@ pub struct ShareInode<S: PageStore> {
     node: Arc<Node>,
     ino: u64,
     body: Body<S>,
+    text_use: TextUse,
     /// Made when somebody first locks.
     locks: Once<Box<LockTable>>,
 }
@@ -60,6 +64,7 @@ impl<S: PageStore> ShareInode<S> {
         let body = match node.kind() {
             FileKind::Regular => Body::Regular(Mutex::new(None)),
             FileKind::Directory => Body::Directory(Box::default()),
+            FileKind::Symlink => Body::Symlink(Once::new()),
             FileKind::Fifo => Body::Fifo(FifoSlot::default()),
             _ => Body::Other,
         };
@@ -68,6 +73,7 @@ impl<S: PageStore> ShareInode<S> {
             ino: node.ino(),
             node: Arc::new(node),
             body,
+            text_use: TextUse::default(),
             locks: Once::new(),
         })
     }
@@ -148,6 +154,11 @@ impl<S: PageStore> ShareInode<S> {
             Some(object) => self.shared.store.refresh(object, attributes.size),
             None => Ok(()),
         }
+    }
+
+    fn link_text(&self) -> error::Result<Vec<u8>> {
+        let length = self.node.attributes(self.shared.now(), None)?.size;
+        self.shared.connection.read_link(self.node.id(), length)
     }
 
     /// The data changed from here: what the server tells of it later is no news.
@@ -300,10 +311,9 @@ impl<S: PageStore> Inode for ShareInode<S> {
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
-        if self.kind() != FileKind::Symlink {
-            return Err(Errno::EINVAL);
-        }
-        Ok(self.shared.connection.read_link(self.node.id())?)
+        let Body::Symlink(text) = &self.body else { return Err(Errno::EINVAL) };
+        let text = text.try_call_once(|| self.link_text())?;
+        Ok(text.clone())
     }
 
     fn open(&self, flags: u32) -> Result<Option<Arc<dyn File>>> {
@@ -375,6 +385,10 @@ impl<S: PageStore> Inode for ShareInode<S> {
         let handle = self.node.open(false)?;
         let whence = if hole { SEEK_HOLE } else { SEEK_DATA };
         Ok(self.shared.connection.seek(self.node.id(), handle, offset, whence)?.min(size))
+    }
+
+    fn text_use(&self) -> Option<&TextUse> {
+        (self.kind() == FileKind::Regular).then_some(&self.text_use)
     }
 
     fn locks(&self, make: bool) -> Option<&LockTable> {

@@ -153,15 +153,18 @@ impl Backed {
 
     /// The part of a window around `index` in which every page is missing.
     fn missing_around(&self, index: u64, window: &Range<u64>, end: u64) -> Range<u64> {
-        let is_missing = |page: u64| {
-            let memory = memory();
-            let (found, _) = memory.objects.lookup(&memory.machine, self.object, page);
-            found == Page::Missing
-        };
-        let first_end = window.end.min(end).min(index + MOST_PAGES);
-        let end = (index + 1..first_end).find(|&page| !is_missing(page)).unwrap_or(first_end);
-        let start = (window.start..index).rev().take_while(|&page| is_missing(page)).last();
-        start.unwrap_or(index)..end.max(index + 1)
+        let end = window.end.min(end).min(index + MOST_PAGES).max(index + 1);
+        let mut missing = window.start..end;
+        let memory = memory();
+        memory.objects.for_each_page(&memory.machine, self.object, window.start..end, |page, _| {
+            if page < index {
+                missing.start = page + 1;
+            } else {
+                missing.end = page;
+            }
+            page < index
+        });
+        missing.start..missing.end.max(index + 1)
     }
 
     /// Reads a run of missing pages, of which `index` has to come.
@@ -307,10 +310,15 @@ impl Backed {
         let mut from = pages.start;
         loop {
             let mut found = None;
-            memory.objects.for_each_page(&memory.machine, self.object, from, |index, frame| {
-                found = (index < pages.end).then_some((index, frame));
-                false
-            });
+            memory.objects.for_each_page(
+                &memory.machine,
+                self.object,
+                from..pages.end,
+                |index, frame| {
+                    found = Some((index, frame));
+                    false
+                },
+            );
             let Some((index, frame)) = found else { return };
             visit(index, frame);
             from = index + 1;

@@ -28,14 +28,13 @@ pub fn page_in(page: NeedsPage) -> Result<bool, FaultError> {
 /// The same.
 pub fn page_in_for(page: NeedsPage, pattern: Pattern) -> Result<bool, FaultError> {
     let NeedsPage { object, index } = page;
+    if memory().objects.kind(object) == ObjectKind::Swap {
+        return swap::page_in(page);
+    }
     if let Some(file) = cache().backed(object) {
         return Ok(file.read_in(index, 1, pattern)?);
     }
-    let kind = memory().objects.kind(object);
-    if kind == ObjectKind::Swap {
-        return swap::page_in(page);
-    }
-    let is_program = kind == ObjectKind::Program;
+    let is_program = memory().objects.kind(object) == ObjectKind::Program;
     if is_program && program::bring_in(page)? {
         return Ok(false);
     }

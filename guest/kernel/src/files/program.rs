@@ -6,6 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use pagelab_vfs::buffer::SliceSink;
+use pagelab_vfs::executing::Executing;
 use pagelab_vfs::{Errno, FsContext, Lookup, PathNode};
 
 use super::{PATH_MAX, cache, vfs};
@@ -29,7 +30,7 @@ const DEEPEST: usize = 4;
 ///
 /// # Errors
 ///
-/// As Linux: what a walk gives, EACCES, ENOEXEC, ELOOP, ELIBBAD.
+/// As Linux: what a walk gives, EACCES, ENOEXEC, ELOOP, ELIBBAD, ETXTBSY.
 pub fn open_program(
     context: &FsContext,
     path: &[u8],
@@ -42,6 +43,7 @@ pub fn open_program(
         let Some(line) = head.strip_prefix(b"#!") else {
             let name = elf::Program::parse(&head).map_err(|_| Errno::ENOEXEC)?.interpreter;
             let mut file = file_at(&node, head)?;
+            file.executing = Some(Executing::start(node.inode())?);
             if let Some(name) = name {
                 file.interpreter = Some(open_interpreter(context, &node, name)?);
             }

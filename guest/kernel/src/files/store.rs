@@ -610,7 +610,7 @@ impl PageStore for Cache {
             return Some(page);
         }
         let mut found = None;
-        memory.objects.for_each_page(&memory.machine, object, page, |index, _| {
+        memory.objects.for_each_page(&memory.machine, object, page..u64::MAX, |index, _| {
             found = Some(index);
             false
         });
@@ -624,7 +624,7 @@ impl PageStore for Cache {
             return size.div_ceil(PAGE_SIZE);
         }
         let mut expected = page;
-        memory.objects.for_each_page(&memory.machine, object, page, |index, _| {
+        memory.objects.for_each_page(&memory.machine, object, page..u64::MAX, |index, _| {
             let contiguous = index == expected;
             expected += u64::from(contiguous);
             contiguous

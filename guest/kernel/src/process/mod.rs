@@ -263,7 +263,7 @@ impl Process {
 
     /// One of its threads.
     pub fn thread(&self, tid: Tid) -> Option<Arc<Thread>> {
-        self.threads.lock().iter().find(|thread| thread.tid == tid).cloned()
+        self.threads.lock().iter().find(|thread| thread.tid() == tid).cloned()
     }
 
     /// Counts one of its faults.

@@ -13,11 +13,11 @@ use pagelab_abi::boot::Module;
 use pagelab_hal::memory::module_bytes;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::{FaultError, NeedsPage, ObjectId, ObjectKind, OutOfMemory, Use};
+use pagelab_vfs::executing::Executing;
 
 use crate::memory::memory;
 
 /// A program file, open: it holds a reference to its object.
-#[derive(Debug)]
 pub struct ProgramFile {
     /// Its pages.
     pub object: ObjectId,
@@ -25,6 +25,8 @@ pub struct ProgramFile {
     pub head: Vec<u8>,
     /// The program that it asks to be started by, which loads the rest of it.
     pub interpreter: Option<Box<ProgramFile>>,
+    /// Keeps others from writing it, if it is the one that is executed.
+    pub executing: Option<Executing>,
 }
 
 impl Drop for ProgramFile {
@@ -38,7 +40,7 @@ impl ProgramFile {
     #[must_use]
     pub fn new(object: ObjectId, head: Vec<u8>) -> Self {
         memory().objects.retain(object);
-        Self { object, head, interpreter: None }
+        Self { object, head, interpreter: None, executing: None }
     }
 }
 

@@ -8,6 +8,7 @@ use pagelab_abi::directory::{begin_change, end_change};
 use pagelab_hal::memory::retire;
 use pagelab_hal::sync::{Guard, Lock};
 use pagelab_mm::{AddressSpace, Layout, LayoutShift, Limits, OutOfMemory};
+use pagelab_vfs::executing::Executing;
 
 use crate::memory::memory;
 use crate::random;
@@ -19,6 +20,8 @@ pub struct Space {
     sequence: AtomicU64,
     /// `None` only while it is being destroyed.
     inner: Lock<Option<AddressSpace>>,
+    /// The program that is in it.
+    executing: Lock<Option<Executing>>,
 }
 
 /// Access to an address space.
@@ -48,7 +51,22 @@ impl Space {
     /// One that was made by fork.
     pub fn with(space: AddressSpace) -> Arc<Self> {
         let root = space.root();
-        Arc::new(Self { root, sequence: AtomicU64::new(0), inner: Lock::new(Some(space)) })
+        Arc::new(Self {
+            root,
+            sequence: AtomicU64::new(0),
+            inner: Lock::new(Some(space)),
+            executing: Lock::new(None),
+        })
+    }
+
+    /// Notes which program is in it, so that nobody writes the program meanwhile.
+    pub fn set_executing(&self, program: Option<Executing>) {
+        *self.executing.lock() = program;
+    }
+
+    /// The program that is in it.
+    pub fn executing(&self) -> Option<Executing> {
+        self.executing.lock().clone()
     }
 
     /// The root table.

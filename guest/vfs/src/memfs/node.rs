@@ -11,6 +11,7 @@ use super::directory::{Directory, ENTRY_SIZE};
 use super::{Shared, device_of};
 use crate::buffer::{Sink, Source};
 use crate::errno::{Errno, Result};
+use crate::executing::TextUse;
 use crate::inode::{Changes, DeviceNumber, DirectoryEntry, FileKind, Inode, Metadata, NewNode};
 use crate::lock::LockTable;
 use crate::pipe::FifoSlot;
@@ -47,6 +48,7 @@ pub struct MemInode<S: PageStore> {
     device: DeviceNumber,
     pub(super) attributes: Mutex<Attributes>,
     pub(super) body: Body<S>,
+    text_use: TextUse,
     /// Made when somebody first locks.
     locks: Once<Box<LockTable>>,
 }
@@ -88,6 +90,7 @@ impl<S: PageStore> MemInode<S> {
                 linkable: false,
             }),
             body,
+            text_use: TextUse::default(),
             locks: Once::new(),
         }))
     }
@@ -314,6 +317,10 @@ impl<S: PageStore> Inode for MemInode<S> {
         self.shared.store.punch_hole(object, offset, length)?;
         self.touch();
         Ok(())
+    }
+
+    fn text_use(&self) -> Option<&TextUse> {
+        (self.kind == FileKind::Regular).then_some(&self.text_use)
     }
 
     fn locks(&self, make: bool) -> Option<&LockTable> {

@@ -9,6 +9,7 @@ use crate::abi::{
 };
 use crate::buffer::{Sink, Source};
 use crate::errno::{Errno, Result};
+use crate::executing::TextUse;
 use crate::file::Seeking;
 use crate::inode::FileKind;
 use crate::path::PathNode;
@@ -344,6 +345,7 @@ impl PathNode {
             _ => return Err(Errno::EINVAL),
         }
         self.mount.writable()?;
+        self.inode().text_use().map_or(Ok(()), TextUse::check_writable)?;
         self.inode().truncate(size)
     }
 }

@@ -25,6 +25,7 @@ use crate::abi::{
     O_PATH, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY,
 };
 use crate::errno::{Errno, Result};
+use crate::executing::TextUse;
 use crate::file::{File, IoctlArgument};
 use crate::inode::{FileKind, Inode};
 use crate::path::PathNode;
@@ -65,6 +66,9 @@ impl Drop for OpenFile {
             let _ = self.flush();
         }
         self.release_locks();
+        if let Some(users) = self.written_text() {
+            users.remove_writer();
+        }
     }
 }
 
@@ -76,7 +80,7 @@ impl OpenFile {
         let anonymous = node.dentry.parent().is_none() && !node.dentry.is_directory();
         let large = if flags & O_PATH != 0 || anonymous { 0 } else { O_LARGEFILE };
         let errors_seen = node.inode().write_errors().map(|errors| errors.now());
-        Arc::new(Self {
+        let open = Self {
             node,
             file,
             flags: AtomicU32::new(stays | large),
@@ -84,7 +88,16 @@ impl OpenFile {
             locked: AtomicBool::new(false),
             flushed: AtomicBool::new(false),
             errors_seen: errors_seen.unwrap_or_default(),
-        })
+        };
+        if let Some(users) = open.written_text() {
+            users.add_writer();
+        }
+        Arc::new(open)
+    }
+
+    /// Who writes or executes the file, if this is somebody who writes.
+    fn written_text(&self) -> Option<&TextUse> {
+        if self.is_writable() { self.inode().text_use() } else { None }
     }
 
     /// Where it was opened.

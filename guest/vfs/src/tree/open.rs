@@ -102,6 +102,9 @@ impl Vfs {
             FileKind::Regular if writes => node.mount.writable()?,
             _ => {}
         }
+        if writes && let Some(users) = node.inode().text_use() {
+            users.check_writable()?;
+        }
         let file = self.behaviour(&node, kind, flags)?;
         if flags & O_TRUNC != 0 && kind == FileKind::Regular && file.is_none() && !created {
             node.inode().truncate(0)?;
