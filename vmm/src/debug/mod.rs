@@ -5,7 +5,7 @@
 //! a client is a JSON-RPC 2.0 call or a plain command ([`protocol`]). One table
 //! ([`commands`]) says which commands there are, what they take ([`arguments`])
 //! and who answers them ([`answers`]); answers are written piece by piece
-//! ([`job`], [`answer`]) within the bounds of each client's buffers
+//! ([`job`], [`answer`]; long ones by a thread of their own, [`report`]) within the bounds of each client's buffers
 //! ([`connection`]).
 //!
 //! Most answers come from guest memory and counters while the guest runs, and say
@@ -27,6 +27,7 @@ pub mod address;
 pub mod answer;
 pub mod answers;
 pub mod arguments;
+pub mod breakpoints;
 pub mod client;
 pub mod commands;
 pub mod connection;
@@ -41,7 +42,9 @@ pub mod listener;
 pub mod metrics;
 pub mod prompt;
 pub mod protocol;
+pub mod report;
 pub mod server;
+pub mod target;
 
 use std::fmt;
 use std::io;

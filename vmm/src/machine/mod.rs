@@ -19,6 +19,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::debug::fault_stops::FaultStops;
 use crate::debug::history::History;
 use crate::debug::lab::Lab;
+use crate::debug::report::Desk;
 use crate::debug::{DebugConfig, Port, PortError};
 use crate::devices::bus::{Bus, RangeTaken};
 use crate::devices::lab::LabDevice;
@@ -28,6 +29,7 @@ use crate::devices::shared::{SharedPages, Snapshot};
 use crate::devices::virtio::block::SwapError;
 use crate::event_loop::{self, LoopError, LoopInput};
 
+use crate::kvm_stats::KvmStats;
 use crate::layout::SERIAL_PORT_COUNT;
 use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
@@ -172,7 +174,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     config.modules = Vec::new();
     timings::note(Moment::Ready);
 
-    let port = debugged.open(&config, &vcpu, &events)?;
+    let port = debugged.open(&config, &vcpu, &events, &vm)?;
 
     let input = LoopInput {
         mode: config.input,
@@ -235,6 +237,7 @@ impl Debugged {
         config: &MachineConfig<'_>,
         vcpu: &Vcpu,
         events: &Arc<observer::Events>,
+        vm: &Vm,
     ) -> Result<Option<Port>, MachineError> {
         let (Some(address), Some(history)) = (&config.debug.address, self.history) else {
             return Ok(None);
@@ -250,7 +253,12 @@ impl Debugged {
             stops: self.stops,
             tsc_khz: vcpu.tsc_khz(),
             kernel: config.kernel.into(),
+            without_hardware: vm.lets_debug_exceptions_through(),
             statistics: statistics.inspect_err(|error| log::info!("{error}")).ok(),
+            vm_statistics: KvmStats::open(vm.fd()).ok(),
+            host_faults: None,
+            backing: Arc::default(),
+            desk: Desk::default(),
             marks: BTreeMap::new(),
             began: Instant::now(),
             recording: observer::Recording::Off,
