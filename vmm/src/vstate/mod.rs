@@ -44,7 +44,7 @@ pub enum KvmError {
     /// The processor lacks 64-bit mode or something as basic.
     #[error("KVM offers the guest no {0}, which the kernel needs")]
     Processor(&'static str),
-    /// A thread could not be started.
+    /// A thread of the machine could not be started.
     #[error("cannot start a thread of the lab: {0}")]
     Thread(io::Error),
 }
