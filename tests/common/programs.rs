@@ -13,6 +13,8 @@ macro_rules! program {
     ($(#[$doc:meta])* $name:ident: $($line:literal)*) => {
         std::arch::global_asm!(
             ".pushsection .rodata.programs, \"a\"",
+            concat!(".global program_", stringify!($name)),
+            concat!(".global program_", stringify!($name), "_end"),
             concat!("program_", stringify!($name), ":"),
             $($line,)*
             concat!("program_", stringify!($name), "_end:"),
@@ -231,4 +233,192 @@ program! {
     "2: mov byte ptr [rax], 1"
     "add rax, 4096"
     "jmp 2b"
+}
+
+program! {
+    /// Forks, fills private and shared memory, reads a zero page, writes what
+    /// `/proc/self/maps` and `/proc/self/smaps` say, then `done`, and waits for
+    /// ever, as its child does.
+    shows_its_areas:
+    // r14: 256 KiB of private memory, all of it there.
+    "xor edi, edi"
+    "mov esi, 0x40000"
+    "mov edx, 3"
+    "mov r10d, 0x8022"
+    "mov r8, -1"
+    "xor r9d, r9d"
+    "mov eax, 9"
+    "syscall"
+    "mov r14, rax"
+    // Three pages of private memory: one read, one written, one not touched.
+    "xor edi, edi"
+    "mov esi, 0x3000"
+    "mov edx, 3"
+    "mov r10d, 0x22"
+    "mov eax, 9"
+    "syscall"
+    "mov cl, [rax]"
+    "mov byte ptr [rax + 0x1000], 1"
+    // Shared memory, one page of two written.
+    "xor edi, edi"
+    "mov esi, 0x2000"
+    "mov r10d, 0x21"
+    "mov eax, 9"
+    "syscall"
+    "mov byte ptr [rax], 1"
+    // A heap of two pages, one of them written.
+    "xor edi, edi"
+    "mov eax, 12"
+    "syscall"
+    "lea rdi, [rax + 0x2000]"
+    "mov rbx, rax"
+    "mov eax, 12"
+    "syscall"
+    "mov byte ptr [rbx], 1"
+    "mov eax, 57"
+    "syscall"
+    "test eax, eax"
+    "jnz 3f"
+    "2:"
+    "mov eax, 34"
+    "syscall"
+    "jmp 2b"
+    // Twice: what the first round touches stays as it is in the second.
+    "3:"
+    "mov r13d, 2"
+    "4:"
+    "lea rdi, [rip + 8f]"
+    "mov rbx, r14"
+    "call 6f"
+    "mov r15, rax"
+    "lea rdi, [rip + 9f]"
+    "lea rbx, [r14 + 0x10000]"
+    "call 6f"
+    "mov r12, rax"
+    "dec r13d"
+    "jnz 4b"
+    "mov rsi, r14"
+    "mov rdx, r15"
+    "call 5f"
+    "lea rsi, [r14 + 0x10000]"
+    "mov rdx, r12"
+    "call 5f"
+    "lea rsi, [rip + 77f]"
+    "mov edx, 5"
+    "call 5f"
+    "jmp 2b"
+    // Writes rdx bytes from rsi on.
+    "5:"
+    "mov edi, 1"
+    "mov eax, 1"
+    "syscall"
+    "ret"
+    // Reads the file at rdi into rbx; returns its length.
+    "6:"
+    "mov eax, 2"
+    "xor esi, esi"
+    "xor edx, edx"
+    "syscall"
+    "mov ebp, eax"
+    "mov r8, rbx"
+    "7:"
+    "mov edi, ebp"
+    "mov rsi, r8"
+    "mov edx, 0x8000"
+    "xor eax, eax"
+    "syscall"
+    "add r8, rax"
+    "test eax, eax"
+    "jg 7b"
+    "mov edi, ebp"
+    "mov eax, 3"
+    "syscall"
+    "mov rax, r8"
+    "sub rax, rbx"
+    "ret"
+    "8: .asciz \"/proc/self/maps\""
+    "9: .asciz \"/proc/self/smaps\""
+    "77: .ascii \"done\\n\""
+}
+
+/// Where [`known_faults`] has its memory: 32 pages.
+pub const ARENA: u64 = 0x1000_0000;
+/// Where it writes [`DONE`] when it has done all, and only spins any more.
+pub const DONE_AT: u64 = DATA_PAGE + 8;
+/// What it writes there.
+pub const DONE: u64 = 0x1122_3344_5566_7788;
+/// Where the kernel's `struct rusage` of it is then.
+pub const USAGE_AT: u64 = DATA_PAGE + 0x200;
+
+program! {
+    /// Makes page faults whose number is known: of its arena, it writes pages 0
+    /// to 7, reads pages 8 to 12 and writes pages 8 to 10. A child writes pages 0
+    /// to 3 and ends; then it writes pages 0 to 7 again. It uses no stack.
+    known_faults:
+    "mov qword ptr [0x401000], 1"   // its data page, before it counts
+    "mov eax, 9"                    // mmap
+    "mov edi, 0x10000000"
+    "mov esi, 0x20000"
+    "mov edx, 3"
+    "mov r10d, 0x32"                // private, anonymous, fixed
+    "mov r8, -1"
+    "xor r9d, r9d"
+    "syscall"
+    "xor ecx, ecx"
+    "2: mov rax, rcx"
+    "shl rax, 12"
+    "add rax, 0x10000000"
+    "lea rdx, [rcx + 100]"
+    "mov [rax], rdx"                // page n holds n + 100
+    "inc rcx"
+    "cmp rcx, 8"
+    "jne 2b"
+    "3: mov rax, rcx"
+    "shl rax, 12"
+    "add rax, 0x10000000"
+    "mov rdx, [rax]"
+    "inc rcx"
+    "cmp rcx, 13"
+    "jne 3b"
+    "mov qword ptr [0x10008000], 108"
+    "mov qword ptr [0x10009000], 109"
+    "mov qword ptr [0x1000a000], 110"
+    "mov eax, 57"                   // fork
+    "syscall"
+    "test eax, eax"
+    "jnz 5f"
+    "xor ecx, ecx"
+    "4: mov rax, rcx"
+    "shl rax, 12"
+    "add rax, 0x10000000"
+    "mov qword ptr [rax], 7"
+    "inc rcx"
+    "cmp rcx, 4"
+    "jne 4b"
+    "mov eax, 231"                  // exit_group
+    "xor edi, edi"
+    "syscall"
+    "5: mov edi, eax"
+    "mov eax, 61"                   // wait4
+    "xor esi, esi"
+    "xor edx, edx"
+    "xor r10d, r10d"
+    "syscall"
+    "xor ecx, ecx"
+    "6: mov rax, rcx"
+    "shl rax, 12"
+    "add rax, 0x10000000"
+    "lea rdx, [rcx + 200]"
+    "mov [rax + 8], rdx"            // and n + 200 behind it
+    "inc rcx"
+    "cmp rcx, 8"
+    "jne 6b"
+    "mov qword ptr [0x401000], 2"
+    "mov eax, 98"                   // getrusage of itself
+    "xor edi, edi"
+    "mov esi, 0x401200"
+    "syscall"
+    "mov rax, 0x1122334455667788"
+    "mov [0x401008], rax"
+    "7: jmp 7b"
 }

@@ -6,7 +6,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagelab_abi::addr::GuestPhys;
-use pagelab_abi::layout::{LAB_IRQ, SERIAL_IRQ};
+use pagelab_abi::layout::LAB_IRQ;
 
 use crate::cpu::{self, Features, msr};
 use crate::trap::vector;
@@ -103,15 +103,12 @@ pub fn disarm_timer() {
     }
 }
 
-/// Lets the interrupts of the lab's device and of the serial port through.
-pub fn enable_devices() {
-    let Some(base) = stack::map_device(IO_APIC) else { return };
-    for (line, vector) in [(LAB_IRQ, vector::LAB), (SERIAL_IRQ, vector::SERIAL)] {
-        enable_at(base, line, vector);
-    }
+/// Lets the interrupts of the lab's device through.
+pub fn enable_lab() {
+    enable_line(LAB_IRQ, vector::LAB);
 }
 
-/// Lets the interrupts of one more device through; `false` without memory.
+/// Lets the interrupts of a device through; `false` without memory.
 pub(crate) fn enable_line(line: u32, vector: u8) -> bool {
     let base = stack::map_device(IO_APIC);
     if let Some(base) = base {

@@ -148,6 +148,18 @@ impl Machine for Physical {
         unsafe { entry_pointer(table, index).write_volatile(entry) };
     }
 
+    /// A host that shadows page tables watches writes to them, and to do so it
+    /// emulates the instructions that write: those of programs too, once the frame
+    /// is theirs, and it does not know all of them (AVX-512). A write that is no
+    /// entry's tells it that the frame is no table any more.
+    #[inline]
+    fn retire_table(&self, table: Frame) {
+        if cpu::features().has(Features::RING0_EMULATED) {
+            // SAFETY: the frame is the caller's, and has zeros there.
+            unsafe { frame_pointer(table).add(1).write_volatile(0) };
+        }
+    }
+
     fn zero_frame(&self, frame: Frame) {
         if host_moves_frames() && lab::zero_frame(frame) {
             return;

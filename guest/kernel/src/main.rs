@@ -58,7 +58,7 @@ fn pagelab_kernel_main(info: &'static BootInfo) -> ! {
     random::init(info);
     files::init();
     if lab::is_present() {
-        interrupts::enable_devices();
+        interrupts::enable_lab();
     }
     process::init::start(info)
 }

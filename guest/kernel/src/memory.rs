@@ -30,9 +30,14 @@ pub fn init() {
     const MOST: u64 = 1024;
     frames().set_reserve((frames().counters().total / SHARE).clamp(LEAST, MOST));
     let memory = Memory::new(Kernel, frames(), Some(kernel_root()));
-    let memory = memory.expect("there is memory for the zero page");
-    memory.fault_around.store(FAULT_AROUND, Ordering::Relaxed);
-    MEMORY.set(memory);
+    MEMORY.set(memory.expect("there is memory for the zero page"));
+    set_fault_around(FAULT_AROUND);
+}
+
+/// Sets how many pages of a file a fault maps, if they are in memory; 1: its own.
+pub fn set_fault_around(pages: u32) {
+    const MOST: u32 = 512;
+    memory().fault_around.store(pages.clamp(1, MOST), Ordering::Relaxed);
 }
 
 /// The one.
@@ -55,6 +60,11 @@ impl Machine for Kernel {
     #[inline]
     fn write_entry(&self, table: Frame, index: usize, entry: Entry) {
         Physical.write_entry(table, index, entry);
+    }
+
+    #[inline]
+    fn retire_table(&self, table: Frame) {
+        Physical.retire_table(table);
     }
 
     fn zero_frame(&self, frame: Frame) {

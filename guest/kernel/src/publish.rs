@@ -143,7 +143,7 @@ pub fn thread_changed(record: &ProcessRecord, before: Option<RunState>, after: R
 /// Another thread runs.
 pub fn now_running(thread: &Thread) {
     DIRECTORY.current_process.store(thread.process.pid, Ordering::Relaxed);
-    DIRECTORY.current_thread.store(thread.tid, Ordering::Relaxed);
+    DIRECTORY.current_thread.store(thread.tid(), Ordering::Relaxed);
 }
 
 /// A mapped object has this name; its path stays where it is until

@@ -157,7 +157,7 @@ impl AddressSpace {
     }
 
     /// A page of an object that is not mapped here yet.
-    fn fault_object<M: Machine>(
+    pub(crate) fn fault_object<M: Machine>(
         &mut self,
         fault: &Fault<'_, M>,
         object: ObjectId,
@@ -170,6 +170,9 @@ impl AddressSpace {
             Page::Present(frame) => (frame, page_in(object_kind, fault.access.major)),
             Page::PastEnd => return Err(FaultError::NoBacking),
             Page::Missing if object_kind == ObjectKind::SharedMemory => {
+                if let Some(slot) = memory.objects.slot_at(&memory.machine, object, index) {
+                    return self.swap_in_shared(fault, (object, index), slot);
+                }
                 (new_shared_page(memory, object, index)?, FaultKind::DemandZero)
             }
             Page::Missing => return Err(FaultError::NeedsPage(NeedsPage { object, index })),

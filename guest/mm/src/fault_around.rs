@@ -45,10 +45,7 @@ impl AddressSpace {
         flags.set(EntryFlags::COPY_ON_WRITE, area.is_private());
         let machine = &memory.machine;
         let mut mapped = 0;
-        memory.objects.for_each_page(machine, object, from, |index, frame| {
-            if index >= to {
-                return false;
-            }
+        memory.objects.for_each_page(machine, object, from..to, |index, frame| {
             let at = GuestVirt(start + ((index - from) << PAGE_SHIFT));
             let slot = Level::One.index(at);
             if machine.read_entry(table, slot) == Entry::EMPTY {

@@ -7,7 +7,7 @@
 //!
 //! | question | file |
 //! | --- | --- |
-//! | what happens at a page fault? | [`mod@fault`], `stack` (growth), `swap_in`, `fault_around` |
+//! | what happens at a page fault? | [`mod@fault`], `stack` (growth), `swap_in`, `swap_shared`, `fault_around` |
 //! | what does a call do? | one file each: `brk`, `fork`, [`madvise`], `mincore`, [`mlock`], [`mmap`], `mprotect`, [`mremap`], [`msync`], `munmap` |
 //! | what have mprotect, madvise and mlock in common? | `modify` |
 //! | how does the kernel reach a program's memory? | [`user`], [`mod@populate`] |
@@ -112,6 +112,7 @@ mod page_out;
 mod stack;
 mod swap_in;
 mod swap_out;
+mod swap_shared;
 mod table;
 
 pub use area::{Area, AreaFlags, Backing, Protection};

@@ -21,6 +21,9 @@ pub trait Machine {
     /// processor may be using.
     fn write_entry(&self, table: Frame, index: usize, entry: Entry);
 
+    /// A frame, which is empty, is no page table any more.
+    fn retire_table(&self, _table: Frame) {}
+
     /// Fills a frame with zeros.
     fn zero_frame(&self, frame: Frame);
 

@@ -1,6 +1,7 @@
 //! madvise: what a program says about its use of memory.
 
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use pagelab_abi::addr::GuestVirt;
 use pagelab_paging::{Entry, EntryFlags};
@@ -179,6 +180,7 @@ impl AddressSpace {
     /// as clean as their entries say.
     fn free_swapped<M: Machine>(&mut self, memory: &Memory<M>, part: &Area) {
         let machine = &memory.machine;
+        memory.given_up.store(true, Ordering::Relaxed);
         let mut freed = 0;
         table::for_each(machine, self.root, part.start, part.end, |span| {
             for index in span.first..span.end {
@@ -271,12 +273,13 @@ fn removable<M: Machine>(memory: &Memory<M>, area: &Area) -> Result<ObjectId, Mm
 /// Makes pages of an object zero: those that nobody maps by taking them out,
 /// others where they are, because their mappers are not known here.
 fn remove_pages<M: Machine>(memory: &Memory<M>, object: ObjectId, first: u64, end: u64) {
+    memory.drop_slots(object, first..end);
     let (machine, frames) = (&memory.machine, &memory.frames);
     let mut at = first;
     loop {
         let mut found = None;
-        memory.objects.for_each_page(machine, object, at, |index, frame| {
-            found = (index < end).then_some((index, frame));
+        memory.objects.for_each_page(machine, object, at..end, |index, frame| {
+            found = Some((index, frame));
             false
         });
         let Some((index, frame)) = found else { return };

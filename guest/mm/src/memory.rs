@@ -1,6 +1,6 @@
 //! What all address spaces share.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 
 use pagelab_abi::addr::Frame;
 use pagelab_paging::Entry;
@@ -10,7 +10,7 @@ use crate::commit::Commit;
 use crate::error::{MmError, OutOfMemory};
 use crate::frames::{Frames, Use};
 use crate::machine::Machine;
-use crate::object::{ObjectId, Objects};
+use crate::object::{HoldsSlots, ObjectId, Objects};
 use crate::swap::Swap;
 
 /// First entry of a root that belongs to the kernel.
@@ -29,10 +29,6 @@ pub enum MemoryError {
     TooManyKernelEntries,
 }
 
-/// How many pages a fault on a file maps, unless the kernel says otherwise: as
-/// many as Linux does.
-const FAULT_AROUND: u32 = 16;
-
 /// Machine, frames, objects and promises: the context of every operation. The
 /// kernel has one.
 pub struct Memory<M> {
@@ -49,6 +45,8 @@ pub struct Memory<M> {
     /// How many pages a fault on a file may map besides the one it needs, with
     /// that one; see `fault_around`.
     pub fault_around: AtomicU32,
+    /// Some program gave up memory (`MADV_FREE`) that may not be dropped yet.
+    pub(crate) given_up: AtomicBool,
     /// Where the next search for victims goes on; see [`crate::reclaim`].
     pub(crate) clock_hand: AtomicUsize,
     zero_page: Frame,
@@ -86,7 +84,8 @@ impl<M: Machine> Memory<M> {
             objects: Objects::new(),
             commit,
             swap: Swap::new(),
-            fault_around: AtomicU32::new(FAULT_AROUND),
+            fault_around: AtomicU32::new(1),
+            given_up: AtomicBool::new(false),
             clock_hand: AtomicUsize::new(0),
             zero_page,
             kernel_half,
@@ -116,14 +115,19 @@ impl<M: Machine> Memory<M> {
         for &(index, _) in self.kernel_entries() {
             self.machine.write_entry(root, index, Entry::EMPTY);
         }
+        self.machine.retire_table(root);
         self.frames.hold().release_zeroed(&self.machine, root);
     }
 
     /// One reference to an object less; with the last one it goes, and so do the
     /// promises made for it.
     pub fn release_object(&self, id: ObjectId) {
-        if let Some(promised) = self.objects.release(&self.machine, self.frames, id) {
-            self.commit.take_back(promised);
+        loop {
+            match self.objects.release(&self.machine, self.frames, id) {
+                Ok(None) => return,
+                Ok(Some(promised)) => return self.commit.take_back(promised),
+                Err(HoldsSlots) => self.drop_slots(id, 0..u64::MAX),
+            }
         }
     }
 

@@ -14,6 +14,7 @@
 
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
+use core::ops::Range;
 
 use pagelab_abi::addr::Frame;
 use spin::Mutex;
@@ -75,6 +76,23 @@ pub enum Page {
     PastEnd,
 }
 
+impl From<OutOfMemory> for InsertError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// Where the pages of an object can go when memory runs short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// Nowhere, or there is no such object any more.
+    Nowhere,
+    /// To the object's store, see [`Objects::set_stored`].
+    Own,
+    /// To swap.
+    Swap,
+}
+
 /// Why a page cannot be put into an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InsertError {
@@ -86,8 +104,12 @@ pub enum InsertError {
     PastEnd,
 }
 
-struct Object {
-    kind: ObjectKind,
+/// An object cannot go while its index holds slots of swap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HoldsSlots;
+
+pub(crate) struct Object {
+    pub(crate) kind: ObjectKind,
     references: u32,
     /// How many pages it has, present or not.
     pages: u64,
@@ -95,10 +117,10 @@ struct Object {
     promised: u64,
     /// What its clean pages hold can be read again from a store.
     stored: bool,
-    index: Index,
+    pub(crate) index: Index,
 }
 
-enum Slot {
+pub(crate) enum Slot {
     Free { next: usize },
     Used(Object),
 }
@@ -106,14 +128,16 @@ enum Slot {
 /// End of the list of free slots.
 const NO_SLOT: usize = usize::MAX;
 
-struct Slots {
+pub(crate) struct Slots {
     slots: Vec<Slot>,
     free: usize,
+    /// How many objects have a store.
+    stored: usize,
 }
 
 /// All objects.
 pub struct Objects {
-    inner: Mutex<Slots>,
+    pub(crate) inner: Mutex<Slots>,
 }
 
 impl Default for Objects {
@@ -126,7 +150,7 @@ impl Objects {
     /// No objects.
     #[must_use]
     pub const fn new() -> Self {
-        Self { inner: Mutex::new(Slots { slots: Vec::new(), free: NO_SLOT }) }
+        Self { inner: Mutex::new(Slots { slots: Vec::new(), free: NO_SLOT, stored: 0 }) }
     }
 
     /// A new object of `pages` pages, none of them present, with one reference,
@@ -167,31 +191,56 @@ impl Objects {
 
     /// One reference less. With the last one the object goes, and the pages that
     /// were promised for it are returned.
-    pub fn release(&self, machine: &impl Machine, frames: &Frames, id: ObjectId) -> Option<u64> {
+    ///
+    /// # Errors
+    ///
+    /// [`HoldsSlots`], with nothing done, if it is the last one and some pages are
+    /// in swap: the caller takes their slots out first.
+    pub(crate) fn release(
+        &self,
+        machine: &impl Machine,
+        frames: &Frames,
+        id: ObjectId,
+    ) -> Result<Option<u64>, HoldsSlots> {
         let mut inner = self.inner.lock();
         let object = inner.object(id);
-        object.references -= 1;
-        if object.references > 0 {
-            return None;
+        if object.references > 1 {
+            object.references -= 1;
+            return Ok(None);
+        }
+        if object.index.swapped() > 0 {
+            return Err(HoldsSlots);
         }
         let promised = object.promised;
+        let file = object.stored && object.kind != ObjectKind::Swap;
         object.index.clear(machine, &mut frames.hold());
+        inner.stored -= usize::from(file);
         let next = core::mem::replace(&mut inner.free, id.slot());
         inner.slots[id.slot()] = Slot::Free { next };
-        Some(promised)
+        Ok(Some(promised))
     }
 
     /// Says that the object has a store, from which its pages can be read again:
     /// clean ones may be taken when memory runs short, dirty ones once they are
     /// written. Pages of other objects are nowhere else.
     pub fn set_stored(&self, id: ObjectId) {
-        self.inner.lock().object(id).stored = true;
+        let mut inner = self.inner.lock();
+        let was_stored = core::mem::replace(&mut inner.object(id).stored, true);
+        inner.stored += usize::from(!was_stored);
     }
 
-    /// Whether pages may be taken, see [`Objects::set_stored`]; not if there is no
-    /// such object.
-    pub(crate) fn is_stored(&self, id: ObjectId) -> bool {
-        self.inner.lock().existing(id).is_some_and(|object| object.stored)
+    /// Whether any object has a store.
+    pub(crate) fn any_stored(&self) -> bool {
+        self.inner.lock().stored > 0
+    }
+
+    /// Where pages of an object can go.
+    pub(crate) fn store_of(&self, id: ObjectId) -> Store {
+        match self.inner.lock().existing(id) {
+            Some(object) if object.stored => Store::Own,
+            Some(Object { kind: ObjectKind::SharedMemory, .. }) => Store::Swap,
+            _ => Store::Nowhere,
+        }
     }
 
     /// What the object is.
@@ -212,6 +261,11 @@ impl Objects {
     /// How many pages are present.
     pub fn resident(&self, id: ObjectId) -> u64 {
         self.inner.lock().object(id).index.resident()
+    }
+
+    /// How many pages are in swap.
+    pub fn swapped(&self, id: ObjectId) -> u64 {
+        self.inner.lock().object(id).index.swapped()
     }
 
     /// What is at a page, and what kind of object it is.
@@ -256,21 +310,15 @@ impl Objects {
     ) -> Result<(), InsertError> {
         let mut inner = self.inner.lock();
         let object = inner.object(id);
-        match object.page(machine, index) {
-            Page::Present(frame) => Err(InsertError::Occupied(frame)),
-            Page::PastEnd => Err(InsertError::PastEnd),
-            Page::Missing => {
-                let owner = object.owner_of(id, index);
-                object
-                    .index
-                    .insert(machine, frames, index, (frame, owner))
-                    .map_err(|OutOfMemory| InsertError::OutOfMemory)?;
-                if object.kind == ObjectKind::Swap {
-                    frames.hold().set_slot(frame, index);
-                }
-                Ok(())
-            }
+        if index >= object.pages {
+            return Err(InsertError::PastEnd);
         }
+        let owner = object.owner_of(id, index);
+        object.index.insert(machine, frames, index, (frame, owner))?;
+        if object.kind == ObjectKind::Swap {
+            frames.hold().set_slot(frame, index);
+        }
+        Ok(())
     }
 
     /// Takes a page out; the caller gets the object's ownership of the frame.
@@ -323,11 +371,11 @@ impl Objects {
         let mut inner = self.inner.lock();
         let held = frames.hold();
         let mut found = None;
-        inner.object(id).index.for_each(machine, from, &mut |index, frame| {
-            if index < end && held.is_dirty(frame) {
+        inner.object(id).index.for_each(machine, from..end, &mut |index, frame| {
+            if held.is_dirty(frame) {
                 found = Some((index, frame));
             }
-            index < end && found.is_none()
+            found.is_none()
         });
         found
     }
@@ -344,16 +392,16 @@ impl Objects {
         }
     }
 
-    /// Calls `visit` with number and frame of each page that is present, from
-    /// page `from` up, until it returns `false`. It must not use objects.
+    /// Calls `visit` with number and frame of each page of a range that is
+    /// present, in order, until it returns `false`. It must not use objects.
     pub fn for_each_page(
         &self,
         machine: &impl Machine,
         id: ObjectId,
-        from: u64,
+        range: Range<u64>,
         mut visit: impl FnMut(u64, Frame) -> bool,
     ) {
-        self.inner.lock().object(id).index.for_each(machine, from, &mut visit);
+        self.inner.lock().object(id).index.for_each(machine, range, &mut visit);
     }
 
     /// Gives back memory that was needed for more objects than there are now.
@@ -381,7 +429,7 @@ impl Objects {
 
 impl Slots {
     /// The object. A reference that was given back and used again is a bug.
-    fn object(&mut self, id: ObjectId) -> &mut Object {
+    pub(crate) fn object(&mut self, id: ObjectId) -> &mut Object {
         match &mut self.slots[id.slot()] {
             Slot::Used(object) => object,
             Slot::Free { .. } => panic!("{id:?} was released"),
@@ -389,7 +437,7 @@ impl Slots {
     }
 
     /// The object, if there is one with that number.
-    fn existing(&mut self, id: ObjectId) -> Option<&mut Object> {
+    pub(crate) fn existing(&mut self, id: ObjectId) -> Option<&mut Object> {
         match self.slots.get_mut(id.slot())? {
             Slot::Used(object) => Some(object),
             Slot::Free { .. } => None,

@@ -6,6 +6,8 @@
 //! it is given back with its last page: of a file that is read from start to
 //! end only the tables of the pages that are in memory remain.
 
+use core::ops::Range;
+
 use pagelab_abi::addr::Frame;
 use pagelab_paging::entry::ENTRIES;
 use pagelab_paging::{Entry, EntryFlags};
@@ -13,6 +15,7 @@ use pagelab_paging::{Entry, EntryFlags};
 use crate::error::OutOfMemory;
 use crate::frames::{Frames, Held, Use};
 use crate::machine::Machine;
+use crate::object::InsertError;
 
 /// Bits of a page number that one level takes.
 const LEVEL_BITS: u32 = 9;
@@ -24,15 +27,27 @@ pub(crate) struct Index {
     root: Option<Frame>,
     height: u32,
     resident: u64,
+    /// Pages that are in swap.
+    swapped: u64,
 }
 
 impl Index {
     pub(crate) const fn new() -> Self {
-        Self { root: None, height: 0, resident: 0 }
+        Self { root: None, height: 0, resident: 0, swapped: 0 }
     }
 
     pub(crate) const fn resident(&self) -> u64 {
         self.resident
+    }
+
+    /// Pages whose slot of swap the index holds.
+    pub(crate) const fn swapped(&self) -> u64 {
+        self.swapped
+    }
+
+    /// Whether it can hold slots.
+    pub(crate) const fn has_tables(&self) -> bool {
+        self.height > 0
     }
 
     const fn covers(&self, index: u64) -> bool {
@@ -51,14 +66,82 @@ impl Index {
         Some(at)
     }
 
+    /// The table that holds the entry of a page.
+    fn leaf(&self, machine: &impl Machine, index: u64) -> Option<Frame> {
+        let mut at = self.root.filter(|_| self.height > 0 && self.covers(index))?;
+        for level in (1..self.height).rev() {
+            at = present(machine.read_entry(at, slot(index, level)))?;
+        }
+        Some(at)
+    }
+
+    /// The slot of swap where a page is.
+    pub(crate) fn slot_at(&self, machine: &impl Machine, index: u64) -> Option<u64> {
+        if self.swapped == 0 {
+            return None;
+        }
+        machine.read_entry(self.leaf(machine, index)?, slot(index, 0)).swap_slot()
+    }
+
+    /// A page that is there is in swap now.
+    pub(crate) fn put_slot(&mut self, machine: &impl Machine, index: u64, number: u64) {
+        if let Some(leaf) = self.leaf(machine, index) {
+            let entry = Entry::for_swap(number, EntryFlags::empty());
+            machine.write_entry(leaf, slot(index, 0), entry);
+            self.resident -= 1;
+            self.swapped += 1;
+        }
+    }
+
+    /// A page that is in swap is there now.
+    pub(crate) fn put_frame(&mut self, machine: &impl Machine, index: u64, frame: Frame) {
+        if let Some(leaf) = self.leaf(machine, index) {
+            machine.write_entry(leaf, slot(index, 0), entry(frame));
+            self.resident += 1;
+            self.swapped -= 1;
+        }
+    }
+
+    /// Takes the first slot out that is for one of these pages.
+    pub(crate) fn take_slot(
+        &mut self,
+        machine: &impl Machine,
+        held: &mut Held<'_>,
+        pages: &Range<u64>,
+    ) -> Option<u64> {
+        if self.swapped == 0 {
+            return None;
+        }
+        let most = 1 << (LEVEL_BITS * self.height);
+        let mut index = pages.start;
+        while index < pages.end.min(most) {
+            let Some(leaf) = self.leaf(machine, index) else {
+                index = (index | (ENTRIES as u64 - 1)) + 1;
+                continue;
+            };
+            if let Some(found) = machine.read_entry(leaf, slot(index, 0)).swap_slot() {
+                machine.write_entry(leaf, slot(index, 0), Entry::EMPTY);
+                held.uncount_entry(leaf);
+                self.swapped -= 1;
+                return Some(found);
+            }
+            index += 1;
+        }
+        None
+    }
+
     /// Puts a frame where there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Occupied`, or `OutOfMemory` for a table.
     pub(crate) fn insert(
         &mut self,
         machine: &impl Machine,
         frames: &Frames,
         index: u64,
         (frame, owner): (Frame, Option<u64>),
-    ) -> Result<(), OutOfMemory> {
+    ) -> Result<(), InsertError> {
         if self.root.is_none() {
             self.height =
                 (0..MAX_HEIGHT).find(|h| index >> (LEVEL_BITS * h) == 0).unwrap_or(MAX_HEIGHT);
@@ -73,6 +156,9 @@ impl Index {
             self.height += 1;
         }
         let leaf = if self.height == 0 {
+            if let Some(there) = self.root {
+                return Err(InsertError::Occupied(there));
+            }
             self.root = Some(frame);
             None
         } else {
@@ -95,7 +181,7 @@ impl Index {
         frames: &Frames,
         index: u64,
         frame: Frame,
-    ) -> Result<Frame, OutOfMemory> {
+    ) -> Result<Frame, InsertError> {
         let mut at = match self.root {
             Some(root) => root,
             None => *self.root.insert(new_table(machine, frames)?),
@@ -112,7 +198,11 @@ impl Index {
                 }
             };
         }
-        machine.write_entry(at, slot(index, 0), entry(frame));
+        let slot = slot(index, 0);
+        if let Some(there) = present(machine.read_entry(at, slot)) {
+            return Err(InsertError::Occupied(there));
+        }
+        machine.write_entry(at, slot, entry(frame));
         Ok(at)
     }
 
@@ -162,17 +252,17 @@ impl Index {
         true
     }
 
-    /// Calls `visit` for each page from number `from` up until it returns false.
+    /// Calls `visit` for each page of a range in order until it returns false.
     pub(crate) fn for_each(
         &self,
         machine: &impl Machine,
-        from: u64,
+        range: Range<u64>,
         visit: &mut impl FnMut(u64, Frame) -> bool,
     ) {
         if let Some(root) = self.root
-            && self.covers(from)
+            && self.covers(range.start)
         {
-            walk(machine, root, self.height, 0, from, visit);
+            walk(machine, root, self.height, 0, &range, visit);
         }
     }
 
@@ -236,23 +326,29 @@ impl Held<'_> {
     }
 }
 
-/// Visits what lies below `node`, whose first page has number `base`.
+/// Visits what of a range lies below `node`, whose first page has number `base`.
 fn walk(
     machine: &impl Machine,
     node: Frame,
     height: u32,
     base: u64,
-    from: u64,
+    range: &Range<u64>,
     visit: &mut impl FnMut(u64, Frame) -> bool,
 ) -> bool {
     if height == 0 {
-        return base < from || visit(base, node);
+        return !range.contains(&base) || visit(base, node);
     }
-    let span = 1 << (LEVEL_BITS * (height - 1));
-    let first = from.saturating_sub(base) / span;
-    (first..ENTRIES as u64).all(|index| {
-        present(machine.read_entry(node, slot(index, 0)))
-            .is_none_or(|next| walk(machine, next, height - 1, base + index * span, from, visit))
+    let shift = LEVEL_BITS * (height - 1);
+    let first = range.start.saturating_sub(base) >> shift;
+    let last = range.end.saturating_sub(base + 1) >> shift;
+    (first..=last.min(ENTRIES as u64 - 1)).all(|index| {
+        let Some(next) = present(machine.read_entry(node, slot(index, 0))) else { return true };
+        let at = base + (index << shift);
+        if height == 1 {
+            visit(at, next)
+        } else {
+            walk(machine, next, height - 1, at, range, visit)
+        }
     })
 }
 

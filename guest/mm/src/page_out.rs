@@ -10,7 +10,7 @@ use pagelab_paging::EntryFlags;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::owner::Owner;
-use crate::reclaim::{Pager, Reclaimed, Sweep};
+use crate::reclaim::{EITHER, Pager, Reclaimed, Sweep};
 use crate::rmap::Wanted;
 use crate::space::AddressSpace;
 use crate::table;
@@ -50,7 +50,7 @@ impl<M: Machine> Memory<M> {
         let mut sweep = Sweep::new(self, pager);
         for &frame in frames {
             let number = frame.index();
-            let candidate = self.frames.hold().next_candidate(number, number + 1);
+            let candidate = self.frames.hold().next_candidate(number, number + 1, EITHER);
             let Some(mut candidate) = candidate else { continue };
             let owner = Owner::decode(candidate.usage, candidate.owner);
             if Wanted::new(frame, owner, candidate.count).mappers == 1 {

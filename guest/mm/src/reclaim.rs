@@ -8,7 +8,8 @@
 //! * a clean page of a file is unmapped and dropped: it can be read again;
 //! * a dirty one is unmapped and given to the kernel to write, then dropped;
 //! * anonymous memory that its program gave up (`MADV_FREE`) is dropped;
-//! * other anonymous memory goes to swap, if there is any (`swap_out`).
+//! * other anonymous memory, and shared memory, goes to swap, if there is any
+//!   (`swap_out`, `swap_shared`).
 //!
 //! Left alone: pages of areas that are locked, pages of objects without a store,
 //! and frames with an owner that is not found, such as the kernel itself. Who
@@ -20,10 +21,10 @@ use pagelab_abi::addr::Frame;
 use pagelab_paging::{Entry, EntryFlags};
 
 use crate::area::AreaFlags;
-use crate::frames::Candidate;
+use crate::frames::{Candidate, Use};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::object::ObjectId;
+use crate::object::{ObjectId, Store};
 use crate::owner::Owner;
 use crate::rmap::{Mapping, Search, Spaces, Wanted};
 use crate::space::AddressSpace;
@@ -86,6 +87,23 @@ pub(crate) struct Sweep<'a, M, P: ?Sized> {
     pub(crate) outgoing: Outgoing,
 }
 
+/// Frames of programs.
+pub(crate) const EITHER: [Use; 2] = [Use::Anonymous, Use::Cache];
+
+impl<M: Machine> Memory<M> {
+    /// The uses of frames among which a search may find something.
+    fn worth_a_look(&self) -> Option<[Use; 2]> {
+        let swap = self.swap_use();
+        let anonymous = swap.free > 0 || swap.cached > 0 || self.given_up.load(Ordering::Relaxed);
+        match (anonymous, swap.free > 0 || self.objects.any_stored()) {
+            (true, true) => Some(EITHER),
+            (true, false) => Some([Use::Anonymous; 2]),
+            (false, true) => Some([Use::Cache; 2]),
+            (false, false) => None,
+        }
+    }
+}
+
 /// What the entries that map a frame say.
 #[derive(Default)]
 struct Seen {
@@ -111,13 +129,15 @@ impl<'a, M: Machine, P: Pager + ?Sized> Sweep<'a, M, P> {
     }
 
     fn run(&mut self, wanted: u64) {
+        let Some(uses) = self.memory.worth_a_look() else { return };
         let clock_hand = &self.memory.clock_hand;
         let end = self.memory.frames.hold().metadata_len();
         // The first round may do no more than clear accessed bits.
         let mut left = 2 * end;
+        let looks_at_all = uses.contains(&Use::Anonymous);
         while self.done.freed() + self.outgoing.count() < wanted && left > 0 {
             let hand = clock_hand.load(Ordering::Relaxed);
-            let candidate = self.memory.frames.hold().next_candidate(hand, end);
+            let candidate = self.memory.frames.hold().next_candidate(hand, end, uses);
             let next = candidate.map_or(end, |candidate| candidate.frame.index() + 1);
             left = left.saturating_sub(next - hand);
             clock_hand.store(if next == end { 0 } else { next }, Ordering::Relaxed);
@@ -125,6 +145,9 @@ impl<'a, M: Machine, P: Pager + ?Sized> Sweep<'a, M, P> {
                 self.done.scanned += 1;
                 self.consider(&candidate);
             }
+        }
+        if left == 0 && looks_at_all && self.done.given_up == 0 {
+            self.memory.given_up.store(false, Ordering::Relaxed);
         }
     }
 
@@ -150,13 +173,18 @@ impl<'a, M: Machine, P: Pager + ?Sized> Sweep<'a, M, P> {
     /// A page of an object.
     fn page(&mut self, wanted: &Wanted, place: (ObjectId, u64), dirty: bool) {
         let Memory { machine, frames, objects, .. } = self.memory;
-        if wanted.mappers > 0 && !(objects.is_stored(place.0) && self.unmap_page(wanted)) {
+        let store = objects.store_of(place.0);
+        if store == Store::Nowhere
+            || (store == Store::Swap && !self.memory.swap.has_room())
+            || (wanted.mappers > 0 && !self.unmap_page(wanted))
+        {
             return;
         }
-        if objects.drop_clean(machine, frames, place, wanted.frame) {
+        if store == Store::Swap {
+            self.swap_out_shared(place, wanted.frame);
+        } else if objects.drop_clean(machine, frames, place, wanted.frame) {
             self.done.clean += 1;
         } else if (dirty || frames.hold().is_dirty(wanted.frame))
-            && objects.is_stored(place.0)
             && self.pager.write_back(place.0, place.1)
             && objects.drop_clean(machine, frames, place, wanted.frame)
         {

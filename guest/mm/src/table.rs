@@ -170,6 +170,7 @@ fn free_below<M: Machine>(
             }
             if first >= bounds.0.0 && next <= bounds.1.0 {
                 edits.unlink_table(table, slot);
+                edits.machine().retire_table(entry.frame());
                 held.release_zeroed(edits.machine(), entry.frame());
                 freed += 1;
             }

@@ -98,6 +98,34 @@ static UNUSED void lab_wait(pid_t child)
     }
 }
 
+/* -------------------------------------------------------------- files -- */
+
+/*
+ * Opens an empty file of the experiment's own. It lies in the folder that the
+ * experiment was given as its first argument, else in the current one.
+ */
+static UNUSED int lab_new_file(int argc, char **argv, const char *name)
+{
+    int file;
+
+    if (argc > 1 && chdir(argv[1]) != 0)
+        lab_die(argv[1]);
+    file = open(name, O_RDWR | O_CREAT | O_TRUNC, 0644);
+    if (file < 0)
+        lab_die(name);
+    return file;
+}
+
+/* Maps `length` bytes of a file from its start. */
+static UNUSED char *lab_map(int file, size_t length, int flags)
+{
+    char *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, file, 0);
+
+    if (memory == MAP_FAILED)
+        lab_die("mmap of a file");
+    return memory;
+}
+
 /* ------------------------------------------------------- taking turns -- */
 
 /* A pipe used as a signal from one process to the other. */
@@ -177,6 +205,34 @@ static UNUSED long lab_write_faults(void *address, size_t count, char value)
         for (size_t page = 0; page < end; page++)
             bytes[page * PAGE] = value;
         after = lab_minor_faults();
+    }
+    return after - before;
+}
+
+/* Page faults of this process so far, with and without I/O. */
+static UNUSED long lab_all_faults(void)
+{
+    struct rusage usage;
+
+    memset(&usage, 0, sizeof usage);
+    if (getrusage(RUSAGE_SELF, &usage) != 0)
+        lab_die("getrusage");
+    return usage.ru_minflt + usage.ru_majflt;
+}
+
+/* As lab_write_faults, for pages of files, which may have to be read first. */
+static UNUSED long lab_file_write_faults(void *address, size_t count, char value)
+{
+    volatile char *bytes = address;
+    volatile long before = 0, after = 0;
+
+    for (int round = 0; round < 2; round++) {
+        size_t end = round == 0 ? 0 : count;
+
+        before = lab_all_faults();
+        for (size_t page = 0; page < end; page++)
+            bytes[page * PAGE] = value;
+        after = lab_all_faults();
     }
     return after - before;
 }

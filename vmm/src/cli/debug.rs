@@ -48,7 +48,7 @@ impl Debug {
             return Ok(if all_good { 0 } else { STATUS_COMMAND_FAILED });
         }
         match client.run(&self.command) {
-            Ok(()) => Ok(0),
+            Ok(()) | Err(ClientError::SeenEnough) => Ok(0),
             Err(error) => {
                 let lost = matches!(error, ClientError::Connection(_) | ClientError::Ended);
                 let status = if lost { STATUS_LAB_FAILED } else { STATUS_COMMAND_FAILED };

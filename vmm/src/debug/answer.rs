@@ -42,6 +42,8 @@ impl Format {
 pub enum Step {
     /// It was written.
     Row,
+    /// A piece of the only row was written, which goes on.
+    Part,
     /// Not yet, but soon: there is work to do.
     Working,
     /// Not before something happens.
@@ -58,6 +60,11 @@ pub trait Rows: Send {
     /// To be done in well under a millisecond; what takes longer is
     /// [`Step::Working`].
     fn next(&mut self, lab: &mut Lab, out: &mut String) -> Step;
+
+    /// Whether the answer is about a moment that it waits for.
+    fn waits_for_a_moment(&self) -> bool {
+        false
+    }
 
     /// Fields that are known only at the end.
     fn trailer(&mut self) -> Map<String, Value> {
@@ -88,6 +95,8 @@ pub struct Answer {
     pub text: String,
     /// The rows.
     pub rows: Option<Box<dyn Rows>>,
+    /// Whether the rows are one piece, which JSON calls the report.
+    pub report: bool,
     /// What else happens.
     pub effect: Effect,
 }

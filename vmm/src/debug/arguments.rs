@@ -140,7 +140,8 @@ impl Arguments {
             }
             match find(taken, &word) {
                 Some(flag) if flag.kind == Kind::Flag => self.insert(flag, Checked::Flag)?,
-                Some(parameter) if parameter.keyword => {
+                // A text may be any word, also the name of a parameter.
+                Some(parameter) if parameter.keyword || parameter.kind != Kind::Text => {
                     let value = words.next().ok_or_else(|| {
                         CommandError::parameters(format!("what comes behind ‘{word}’ is missing"))
                     })?;

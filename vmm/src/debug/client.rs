@@ -42,6 +42,9 @@ pub enum ClientError {
     /// The lab says no.
     #[error("{0}")]
     Refused(String),
+    /// Whoever reads the answer has seen enough.
+    #[error("nobody reads the answer any more")]
+    SeenEnough,
     /// The file for the answer.
     #[error("cannot write {}: {source}", path.display())]
     File {

@@ -1,10 +1,12 @@
 //! The one table of commands: it drives the parser, `help` and completion.
 
 use super::answer::{Answer, Format};
-use super::answers::{control, faults, general, memory, record};
+use super::answers::{
+    control, faults, general, memory, pages, processes, record, second_level, snapshot,
+};
 use super::arguments::{Arguments, Kind, Parameter};
 use super::lab::Lab;
-use super::protocol::{Call, CommandError};
+use super::protocol::{Call, CommandError, Parameters};
 
 /// Carries a command out.
 type Carry = fn(&mut Lab, &Arguments, Format) -> Result<Answer, CommandError>;
@@ -38,11 +40,25 @@ const OF_PID: Parameter = keyword("pid", Kind::Number, "a process by its number"
 const KIND: Parameter = keyword("kind", Kind::FaultKinds, "only faults of these kinds");
 const RANGE: Parameter = keyword("range", Kind::Range, "only faults at these addresses");
 const ADDRESS: Parameter = required("address", Kind::Number, "a guest-virtual address");
-const ROOT: Parameter = keyword(
-    "root",
-    Kind::Number,
-    "another root table, a CR3 value; otherwise the paused processor's",
+const OF: Parameter = keyword(
+    "of",
+    Kind::Text,
+    "whose address space: a process, kernel, or a CR3 value with 0x; else the paused processor's",
 );
+const TARGET: Parameter = optional(
+    "target",
+    Kind::Text,
+    "a process, kernel, or a CR3 value with 0x; else what the paused processor uses",
+);
+const TARGET_FIRST: Parameter =
+    required("target", Kind::Text, "a process, kernel, or a CR3 value with 0x");
+const THE_PID: Parameter = required("pid", Kind::Number, "a process by its number");
+const ONLY: Parameter = keyword(
+    "only",
+    Kind::Text,
+    "pages that are w,ro,x,user,supervisor,accessed,dirty,global,huge,cow,zero,…; !x: not",
+);
+const LIMIT: Parameter = keyword("limit", Kind::Number, "how many rows at most");
 
 macro_rules! command {
     ($name:literal, $summary:literal, [$($parameter:expr),*], $example:literal, $carry:expr) => {
@@ -82,8 +98,11 @@ pub static COMMANDS: &[Command] = &[
     command!(
         "faults",
         "page faults by kind: how many and how long",
-        [keyword("since", Kind::Text, "only those since this mark")],
-        "faults since before-fork",
+        [
+            optional("pid", Kind::Number, "of one process; of all if left out"),
+            keyword("since", Kind::Text, "only those since this mark")
+        ],
+        "faults 2 since before-fork",
         faults::faults
     ),
     command!(
@@ -128,7 +147,133 @@ pub static COMMANDS: &[Command] = &[
         "trace > lab.json",
         record::trace
     ),
-    command!("frames", "how guest-physical memory is used", [], "frames", faults::frames),
+    command!("ps", "the processes", [], "ps", processes::ps),
+    command!("current", "the process that runs, or ran last", [], "current", processes::current),
+    command!("maps", "the areas of a process", [THE_PID], "maps 1", processes::maps),
+    command!(
+        "smaps",
+        "the areas of a process and what their pages are",
+        [THE_PID],
+        "smaps 1",
+        processes::smaps
+    ),
+    command!(
+        "frames",
+        "how guest-physical memory is used, and how many owners frames have",
+        [],
+        "frames",
+        processes::frames
+    ),
+    command!(
+        "frame",
+        "what a frame is used for, and who maps it where",
+        [
+            required("number", Kind::Number, "the frame's number"),
+            optional("kernel", Kind::Flag, "with the kernel's own mappings")
+        ],
+        "frame 0x1a0",
+        processes::frame
+    ),
+    command!(
+        "pt",
+        "page tables: as a tree, as runs of pages, as ranges of equal rights, or each entry",
+        [
+            TARGET,
+            keyword(
+                "shape",
+                Kind::Choice(&["tree", "runs", "rights", "entries"]),
+                "how; a tree if left out"
+            ),
+            keyword("range", Kind::Range, "only these addresses"),
+            ONLY,
+            keyword("has", Kind::Number, "only the page that has this address"),
+            keyword("before", Kind::Number, "only pages before this address"),
+            keyword("after", Kind::Number, "only pages from this address on"),
+            keyword("physical", Kind::Range, "only pages that lie there"),
+            optional("absent", Kind::Flag, "also entries that are not present and not empty"),
+            LIMIT
+        ],
+        "pt 1 shape runs only w,!x",
+        pages::pt
+    ),
+    command!(
+        "pt-diff",
+        "which entries changed between two marks, or since one, and by which fault (or: pt diff)",
+        [
+            required("from", Kind::Text, "the earlier mark"),
+            optional("to", Kind::Text, "the later mark; now if left out"),
+            OF_PID,
+            LIMIT
+        ],
+        "pt diff before-fork after-fork pid 1",
+        pages::pt_diff
+    ),
+    command!(
+        "translate",
+        "an address through both levels: tables, guest-physical, slot, host page; and its price",
+        [TARGET_FIRST, ADDRESS],
+        "translate 1 0x401000",
+        pages::translate
+    ),
+    command!(
+        "aliases",
+        "all virtual addresses of a guest-physical page",
+        [TARGET_FIRST, required("physical", Kind::Number, "the page's guest-physical address")],
+        "aliases 1 0x1a0000",
+        pages::aliases
+    ),
+    command!(
+        "search",
+        "where bytes or a number are in memory",
+        [
+            required("target", Kind::Text, "a process, kernel, a CR3 value with 0x, or physical"),
+            keyword("text", Kind::Text, "look for this text"),
+            keyword("hex", Kind::Text, "look for these bytes, two digits each"),
+            keyword("u32", Kind::Number, "look for this number of four bytes"),
+            keyword("u64", Kind::Number, "look for this number of eight bytes"),
+            keyword("align", Kind::Number, "only at multiples of this"),
+            keyword("range", Kind::Range, "only at these addresses"),
+            ONLY,
+            LIMIT
+        ],
+        "search 1 u64 0x1234 align 8",
+        pages::search
+    ),
+    command!(
+        "second-level",
+        "what the host has backed so far, and KVM's page faults with their meaning here",
+        [optional("contents", Kind::Flag, "also which pages hold only zeros: reads all of them")],
+        "second-level",
+        second_level::second_level
+    ),
+    command!(
+        "backing-history",
+        "how the host's backing grew, as far as somebody looked",
+        [],
+        "backing-history",
+        second_level::backing_history
+    ),
+    command!(
+        "host-faults",
+        "the host's page faults on guest memory, each of them (userfaultfd): on, off, or show them",
+        [optional("what", Kind::Choice(&["on", "off", "show"]), "show if left out")],
+        "host-faults on",
+        second_level::host_faults
+    ),
+    command!(
+        "hugepages",
+        "back the guest's memory with large pages, or not",
+        [required("what", Kind::Choice(&["on", "off"]), "whether")],
+        "hugepages on",
+        second_level::hugepages
+    ),
+    command!(
+        "reclaim",
+        "take backing back from the guest, to see it fault in again",
+        [optional("range", Kind::Range, "guest-physical addresses; all below 3 GiB if left out")],
+        "reclaim 0x1000000+0x200000",
+        second_level::reclaim
+    ),
     command!(
         "kvm",
         "KVM's own statistics of this guest's processor, page faults of the second level among them",
@@ -156,11 +301,33 @@ pub static COMMANDS: &[Command] = &[
         "break pid 2 kind cow_copy",
         control::break_at
     ),
-    command!("breaks", "faults that are waited for", [], "breaks", control::breaks),
+    command!(
+        "breakpoint",
+        "pause where an instruction is about to be executed, or bytes are accessed",
+        [
+            ADDRESS,
+            keyword(
+                "write",
+                Kind::Number,
+                "instead, when so many bytes there are written: 1, 2, 4 or 8"
+            ),
+            keyword(
+                "access",
+                Kind::Number,
+                "instead, when so many bytes there are read or written"
+            )
+        ],
+        "breakpoint 0x401000",
+        control::breakpoint
+    ),
+    command!("breaks", "faults and breakpoints that are waited for", [], "breaks", control::breaks),
     command!(
         "unbreak",
-        "wait no more for a fault, or for any",
-        [optional("number", Kind::Number, "its number, as break said it")],
+        "wait no more for a fault or at a breakpoint, or for nothing any more",
+        [
+            optional("number", Kind::Number, "its number, as break said it"),
+            keyword("at", Kind::Number, "the breakpoint at this address")
+        ],
         "unbreak",
         control::unbreak
     ),
@@ -171,7 +338,7 @@ pub static COMMANDS: &[Command] = &[
         [
             ADDRESS,
             optional("length", Kind::Number, "how many bytes; 64 if left out"),
-            ROOT,
+            OF,
             optional("physical", Kind::Flag, "the address is guest-physical")
         ],
         "memory 0x401000 256",
@@ -183,7 +350,7 @@ pub static COMMANDS: &[Command] = &[
         [
             optional("address", Kind::Number, "a guest-virtual address"),
             optional("count", Kind::Number, "how many instructions; 16 if left out"),
-            ROOT
+            OF
         ],
         "disas 0x401000 8",
         memory::disas
@@ -191,7 +358,7 @@ pub static COMMANDS: &[Command] = &[
     command!(
         "walk",
         "an address through the page tables, step by step",
-        [ADDRESS, ROOT],
+        [ADDRESS, OF],
         "walk 0x401000",
         memory::walk
     ),
@@ -200,7 +367,7 @@ pub static COMMANDS: &[Command] = &[
         "what most reports need, in one answer",
         [],
         "snapshot > report.txt",
-        general::snapshot
+        snapshot::snapshot
     ),
     command!(
         "metrics",
@@ -243,7 +410,15 @@ impl Command {
 /// # Errors
 ///
 /// If there is no such command, or if it does not take these parameters.
-pub fn prepare(call: Call) -> Result<(&'static Command, Arguments), CommandError> {
+pub fn prepare(mut call: Call) -> Result<(&'static Command, Arguments), CommandError> {
+    // Two words that people expect to be one command.
+    if let Parameters::Words(words) = &mut call.parameters
+        && call.method == "pt"
+        && words.first().is_some_and(|word| word == "diff")
+    {
+        words.remove(0);
+        call.method = "pt-diff".to_owned();
+    }
     let command = find(&call.method).ok_or_else(|| {
         let mut message = format!("there is no command ‘{}’; ‘help’ lists them", call.method);
         if let Some(similar) = similar(&call.method) {

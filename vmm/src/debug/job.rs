@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Effect, Format, Rows, Step};
+use super::answer::{Answer, Effect, Format, Rows, Step};
 use super::commands;
 use super::lab::Lab;
 use super::protocol::{Call, CommandError, Parsed};
@@ -29,8 +29,10 @@ pub struct Job {
     rows: Option<Box<dyn Rows>>,
     /// Whether a row has been written.
     any: bool,
-    /// Whether the array of rows is open.
-    open: bool,
+    /// Whether the last line of a report has no end yet.
+    open_line: bool,
+    /// What ends the rows in JSON: an array's end, or a report's.
+    end: &'static str,
     /// Whether the guest stood still when the answer was begun.
     standing: Option<u64>,
     /// Whether the answer is about the moment of its end.
@@ -90,7 +92,8 @@ impl Job {
             format: default,
             rows: None,
             any: false,
-            open: false,
+            open_line: false,
+            end: "",
             standing,
             waited: false,
             row: String::new(),
@@ -101,8 +104,7 @@ impl Job {
         });
         match answer {
             Ok(answer) => {
-                job.write_head(&answer.fields, &answer.text, answer.rows.is_some(), out);
-                job.open = answer.rows.is_some();
+                job.write_head(&answer, out);
                 job.rows = answer.rows;
                 if job.rows.is_none() {
                     job.write_end(lab, Map::new(), out);
@@ -125,9 +127,13 @@ impl Job {
                 self.write_row(out);
                 Progress::More
             }
+            Step::Part => {
+                self.write_part(out);
+                Progress::More
+            }
             Step::Working => Progress::More,
             Step::Blocked => {
-                self.waited = true;
+                self.waited = rows.waits_for_a_moment();
                 Progress::Blocked
             }
             Step::Done => {
@@ -144,11 +150,13 @@ impl Job {
         }
     }
 
-    fn write_head(&self, fields: &Map<String, Value>, text: &str, rows: bool, out: &mut Vec<u8>) {
+    fn write_head(&mut self, answer: &Answer, out: &mut Vec<u8>) {
+        let Answer { fields, text, .. } = answer;
         match &self.style {
             Style::Silent => {}
             Style::Plain => match self.format {
                 Format::Text | Format::Dot => out.extend_from_slice(text.as_bytes()),
+                Format::Json if fields.is_empty() => {}
                 Format::Json => {
                     out.extend_from_slice(Value::Object(fields.clone()).to_string().as_bytes());
                     out.push(b'\n');
@@ -162,12 +170,29 @@ impl Job {
                     write_field(out, name, value);
                 }
                 if self.format != Format::Json && !fields.contains_key("text") {
-                    write_field(out, "text", &Value::from(text));
+                    write_field(out, "text", &Value::from(text.as_str()));
                 }
-                if rows {
-                    out.extend_from_slice(b"\"rows\":[");
-                }
+                let (begin, end) = match (answer.rows.is_some(), answer.report, self.format) {
+                    (false, ..) => ("", ""),
+                    (true, false, _) => ("\"rows\":[", "],"),
+                    (true, true, Format::Json) => ("\"report\":", ","),
+                    (true, true, _) => ("\"report\":\"", "\","),
+                };
+                out.extend_from_slice(begin.as_bytes());
+                self.end = end;
             }
+        }
+    }
+
+    fn write_part(&mut self, out: &mut Vec<u8>) {
+        self.open_line = !self.row.ends_with('\n');
+        match &self.style {
+            Style::Silent => {}
+            Style::Json(_) if self.format != Format::Json => {
+                let quoted = Value::from(self.row.as_str()).to_string();
+                out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+            }
+            _ => out.extend_from_slice(self.row.as_bytes()),
         }
     }
 
@@ -203,7 +228,8 @@ impl Job {
         match &self.style {
             Style::Silent => {}
             Style::Plain => {
-                let mut line = String::from(match consistent {
+                let mut line = String::from(if self.open_line { "\n" } else { "" });
+                line.push_str(match consistent {
                     true => "-- ok, paused: consistent",
                     false => "-- ok, running: not of one moment",
                 });
@@ -227,9 +253,7 @@ impl Job {
     }
 
     fn close_rows(&self, out: &mut Vec<u8>) {
-        if self.open {
-            out.extend_from_slice(b"],");
-        }
+        out.extend_from_slice(self.end.as_bytes());
     }
 
     fn write_failure(&self, error: &CommandError, out: &mut Vec<u8>) {

@@ -1,17 +1,23 @@
 //! What the port knows of the lab: everything that a command may ask.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use pagelab_abi::addr::GuestPhys;
+use pagelab_abi::lab::FaultCounters;
 use serde_json::{Value, json};
 
+use super::breakpoints::Breaker;
 use super::fault_stops::FaultStops;
 use super::history::History;
 use super::protocol::CommandError;
+use super::report::{Desk, Source};
+use super::target::Target;
 use crate::devices::shared::{SharedPages, Snapshot};
 use crate::inspect::AddressSpace;
+use crate::inspect::pages::diff::Snapshot as TableSnapshot;
+use crate::inspect::second_level::history::History as BackingHistory;
+use crate::inspect::second_level::watch::FaultWatch;
 use crate::kvm_stats::KvmStats;
 use crate::machine::observer::{Events, Recording};
 use crate::memory::GuestRam;
@@ -29,6 +35,10 @@ pub struct Mark {
     pub counters: Snapshot,
     /// The place in the history then.
     pub place: u64,
+    /// The counters of each process then.
+    pub processes: BTreeMap<u32, FaultCounters>,
+    /// The page tables of each process then.
+    pub tables: BTreeMap<u32, Arc<TableSnapshot>>,
 }
 
 /// A running lab, as the debug port sees it.
@@ -49,8 +59,19 @@ pub struct Lab {
     pub tsc_khz: u64,
     /// The kernel's ELF.
     pub kernel: Arc<[u8]>,
+    /// Whether the host's KVM works without virtualization hardware, and so
+    /// cannot watch memory or stop a program by debug registers.
+    pub without_hardware: bool,
     /// KVM's statistics, if it gives any out.
     pub statistics: Option<KvmStats>,
+    /// The same of the whole machine.
+    pub vm_statistics: Option<KvmStats>,
+    /// The host's page faults, while they are watched.
+    pub host_faults: Option<FaultWatch>,
+    /// How the backing of the guest's memory grew, as far as somebody looked.
+    pub backing: Arc<Mutex<BackingHistory>>,
+    /// The places for long answers.
+    pub desk: Desk,
     /// Moments with names.
     pub marks: BTreeMap<String, Mark>,
     /// When the port was opened.
@@ -91,18 +112,30 @@ impl Lab {
         }
     }
 
-    /// The address space of a command: of a root table that was given, or the
-    /// one that a paused processor uses.
+    /// What sets breakpoints.
+    #[must_use]
+    pub fn breaker(&self) -> Breaker {
+        Breaker {
+            control: Arc::clone(&self.control),
+            ram: Arc::clone(&self.ram),
+            without_hardware: self.without_hardware,
+        }
+    }
+
+    /// What long answers are made from.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        Source { ram: Arc::clone(&self.ram), directory: self.shared.directory() }
+    }
+
+    /// The address space that a text means, see [`Target::given`].
     ///
     /// # Errors
     ///
-    /// If none was given and the guest runs.
-    pub fn space(&self, root: Option<u64>) -> Result<AddressSpace<'_, GuestRam>, CommandError> {
-        let root = match root {
-            Some(root) => root,
-            None => self.control.registers().map_err(state_error)?.cr3,
-        };
-        Ok(AddressSpace { memory: &*self.ram, root: GuestPhys(root) })
+    /// If it means none.
+    pub fn space(&self, of: Option<&str>) -> Result<AddressSpace<'_, GuestRam>, CommandError> {
+        let root = Target::given(self, of)?.root(&self.source())?;
+        Ok(AddressSpace { memory: &*self.ram, root })
     }
 }
 

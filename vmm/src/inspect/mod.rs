@@ -11,6 +11,7 @@
 //! * [`kernel`]: what the guest kernel publishes: frames, processes, areas
 //! * [`maps`]: `maps` and `smaps` of a process, from outside
 //! * [`second_level`]: what the host has given the guest so far
+//! * [`speed`]: how fast all that is
 //! * [`value`]: addresses and flags as they are written out
 //! * [`disassemble`]: the instructions at an address
 //! * [`symbols`]: functions and lines from the kernel's ELF
@@ -24,6 +25,7 @@ pub mod kernel;
 pub mod maps;
 pub mod pages;
 pub mod second_level;
+pub mod speed;
 pub mod symbols;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,4 +1,4 @@
-//! A guest for tests: a vector as memory, and page tables written by hand.
+//! Guests for tests: a vector as memory, and page tables written by hand.
 
 use pagelab_abi::addr::{GuestPhys, GuestVirt};
 use pagelab_paging::entry::entry_address;
@@ -71,5 +71,83 @@ impl PhysicalMemory for TestGuest {
         let Ok(start) = usize::try_from(address.0) else { return false };
         let Some(end) = start.checked_add(buffer.len()) else { return false };
         self.bytes.get(start..end).map(|bytes| buffer.copy_from_slice(bytes)).is_some()
+    }
+}
+
+/// What entries that lead to tables are made of.
+pub(crate) const OPEN: EntryFlags =
+    EntryFlags::PRESENT.union(EntryFlags::WRITABLE).union(EntryFlags::USER);
+
+/// Memory as words; the root table is at page 1.
+#[derive(Debug)]
+pub(crate) struct Words {
+    pub(crate) words: Vec<u64>,
+    next_table: u64,
+}
+
+pub(crate) const ROOT: GuestPhys = GuestPhys(0x1000);
+
+impl Words {
+    pub(crate) fn new(pages: usize) -> Self {
+        Self { words: vec![0; pages * 512], next_table: 0x2000 }
+    }
+
+    pub(crate) fn set(&mut self, address: u64, value: u64) {
+        self.words[usize::try_from(address / 8).unwrap()] = value;
+    }
+
+    pub(crate) fn get(&self, address: u64) -> u64 {
+        self.words[usize::try_from(address / 8).unwrap()]
+    }
+
+    /// Maps a page by an entry of `level`, making tables as needed; returns
+    /// where the entry is.
+    pub(crate) fn map(
+        &mut self,
+        address: u64,
+        physical: u64,
+        level: Level,
+        flags: EntryFlags,
+    ) -> u64 {
+        let mut table = ROOT;
+        for at in Level::DOWN.into_iter().take_while(|&at| at > level) {
+            let slot = entry_address(table, at.index(GuestVirt(address))).0;
+            if self.get(slot) == 0 {
+                self.set(slot, self.next_table | OPEN.bits());
+                self.next_table += 0x1000;
+            }
+            table = Entry(self.get(slot)).address();
+        }
+        let slot = entry_address(table, level.index(GuestVirt(address))).0;
+        let huge = if level == Level::One { EntryFlags::empty() } else { EntryFlags::HUGE };
+        self.set(slot, Entry::new(GuestPhys(physical), flags | huge).0);
+        slot
+    }
+
+    pub(crate) fn put(&mut self, address: u64, bytes: &[u8]) {
+        for (offset, &byte) in (0..).zip(bytes) {
+            let at = address + offset;
+            let shift = at % 8 * 8;
+            let word = self.get(at) & !(0xff << shift) | u64::from(byte) << shift;
+            self.set(at, word);
+        }
+    }
+}
+
+impl TableMemory for Words {
+    fn read_entry(&self, address: GuestPhys) -> Option<Entry> {
+        let index = usize::try_from(address.0 / 8).ok()?;
+        self.words.get(index).filter(|_| address.0.is_multiple_of(8)).map(|&word| Entry(word))
+    }
+}
+
+impl PhysicalMemory for Words {
+    fn read_physical(&self, address: GuestPhys, buffer: &mut [u8]) -> bool {
+        (0..).zip(buffer).all(|(offset, byte)| {
+            let Some(at) = address.0.checked_add(offset) else { return false };
+            let word = self.read_entry(GuestPhys(at & !7));
+            word.inspect(|word| *byte = word.0.to_le_bytes()[usize::try_from(at % 8).unwrap()])
+                .is_some()
+        })
     }
 }

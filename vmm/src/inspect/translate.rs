@@ -218,9 +218,8 @@ impl fmt::Display for Words<'_> {
             (false, true) => "swapped out",
             (false, false) => "not mapped",
         })?;
-        match page.huge {
-            Some(true) => f.write_str(", large page")?,
-            Some(false) | None => {}
+        if page.huge == Some(true) {
+            f.write_str(", large page")?;
         }
         if page.present && !page.exclusive {
             f.write_str(", mapped elsewhere too")?;

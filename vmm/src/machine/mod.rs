@@ -19,7 +19,8 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::debug::fault_stops::FaultStops;
 use crate::debug::history::History;
 use crate::debug::lab::Lab;
-use crate::debug::{DebugConfig, Port, PortError};
+use crate::debug::report::Desk;
+use crate::debug::{DebugConfig, PortError, Prepared};
 use crate::devices::bus::{Bus, RangeTaken};
 use crate::devices::lab::LabDevice;
 use crate::devices::output::HostOutput;
@@ -28,6 +29,7 @@ use crate::devices::shared::{SharedPages, Snapshot};
 use crate::devices::virtio::block::SwapError;
 use crate::event_loop::{self, LoopError, LoopInput};
 
+use crate::kvm_stats::KvmStats;
 use crate::layout::SERIAL_PORT_COUNT;
 use crate::loader::{self, BootValues, LoadError, ModuleBytes};
 use crate::memory::{GuestRam, MemoryError, MemorySize};
@@ -172,7 +174,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     config.modules = Vec::new();
     timings::note(Moment::Ready);
 
-    let port = debugged.open(&config, &vcpu, &events)?;
+    let prepared = debugged.prepare(&config, &vcpu, &events, &vm)?;
 
     let input = LoopInput {
         mode: config.input,
@@ -184,8 +186,10 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let virtio_report = virtio.report.clone();
     let mut worker = None;
+    let mut port = None;
     let ended = event_loop::run(input, |exit_event| {
         worker = virtio.start().map_err(KvmError::Thread)?;
+        port = prepared.map(Prepared::start).transpose().map_err(KvmError::Thread)?;
         vcpu.start(exit_event)
     })?;
     let finished = Instant::now();
@@ -229,13 +233,14 @@ impl Debugged {
         Ok(Self { control, stops, history })
     }
 
-    /// Opens the debug port, if one is wanted.
-    fn open(
+    /// Prepares the debug port, if one is wanted.
+    fn prepare(
         self,
         config: &MachineConfig<'_>,
         vcpu: &Vcpu,
         events: &Arc<observer::Events>,
-    ) -> Result<Option<Port>, MachineError> {
+        vm: &Vm,
+    ) -> Result<Option<Prepared>, MachineError> {
         let (Some(address), Some(history)) = (&config.debug.address, self.history) else {
             return Ok(None);
         };
@@ -250,14 +255,19 @@ impl Debugged {
             stops: self.stops,
             tsc_khz: vcpu.tsc_khz(),
             kernel: config.kernel.into(),
+            without_hardware: vm.lets_debug_exceptions_through(),
             statistics: statistics.inspect_err(|error| log::info!("{error}")).ok(),
+            vm_statistics: KvmStats::open(vm.fd()).ok(),
+            host_faults: None,
+            backing: Arc::default(),
+            desk: Desk::default(),
             marks: BTreeMap::new(),
             began: Instant::now(),
             recording: observer::Recording::Off,
             watchers: 0,
             clients: (0, 0),
         };
-        Ok(Some(Port::open(address, lab, config.announce)?))
+        Ok(Some(Prepared::new(address, lab, config.announce)?))
     }
 }
 

@@ -25,8 +25,9 @@ use pagelab_abi::layout::USER_END;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
-use super::guest_debug::{Breakpoints, Debugging};
+use super::guest_debug::Breakpoints;
 use super::registers;
+use super::stepping::{BREAKPOINT, Debugging};
 use crate::stop::Registers;
 
 /// Why the guest is paused.
@@ -160,7 +161,7 @@ impl VcpuControl {
     /// If there is no descriptor left.
     pub fn new(paused: bool) -> io::Result<Self> {
         let state = State {
-            activity: Activity::Running,
+            activity: if paused { Activity::Paused(Pause::Start) } else { Activity::Running },
             wanted: paused.then_some(Pause::Start),
             resume: None,
             stepping: None,
@@ -234,6 +235,12 @@ impl VcpuControl {
         state.resumed += 1;
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// The breakpoints.
+    #[must_use]
+    pub fn breakpoints(&self) -> Breakpoints {
+        self.state().breakpoints.clone()
     }
 
     /// Sets the breakpoints that hold from the next time the guest goes on.
@@ -390,6 +397,7 @@ impl VcpuControl {
         let Some(why) = state.wanted.take() else { return };
         state.activity = Activity::Paused(why);
         state.stepping = None;
+        debugging.pause();
         self.say();
         while !stop.load(Ordering::SeqCst) {
             if let Some(job) = state.jobs.pop_front() {
@@ -400,7 +408,11 @@ impl VcpuControl {
                 if let Resume::Step { count, until_user } = how {
                     state.stepping = Some((count, until_user));
                 }
-                debugging.apply(vcpu, &state.breakpoints, state.stepping.is_some());
+                let step = state.stepping.is_some();
+                if debugging.go_on(vcpu, &state.breakpoints, step) {
+                    let pc = vcpu.get_regs().map_or(0, |regs| regs.rip);
+                    self.step_on(&mut state, vcpu, debugging, pc);
+                }
                 break;
             } else {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -411,19 +423,49 @@ impl VcpuControl {
         self.say();
     }
 
-    /// A debug exit: decides whether the guest pauses.
-    pub(super) fn debug_exit(&self, pc: u64, dr6: u64, software: bool) {
+    /// A debug exit: decides whether the guest pauses, or goes on.
+    pub(super) fn debug_exit(&self, vcpu: &VcpuFd, debugging: &mut Debugging, exit: DebugExit) {
         /// DR6: one of the four breakpoints.
         const HIT: u64 = 0xf;
+        let DebugExit { mut pc, mut dr6, mut software } = exit;
+        if let Some((vector, place)) = debugging.take_back(vcpu) {
+            (pc, dr6, software) = (place, 0, vector == BREAKPOINT);
+        }
         let mut state = self.state();
-        if software || dr6 & HIT != 0 {
+        let own = !software && debugging.is_guests_own(vcpu, pc);
+        if !own && (software || dr6 & HIT != 0) {
             return self.want(&mut state, Pause::Breakpoint { pc, dr6, software });
         }
-        match &mut state.stepping {
-            Some((left, until_user)) if *left > 1 && !(*until_user && pc < USER_END.0) => {
-                *left -= 1
+        let step = state.stepping.is_some();
+        if !own && debugging.stepped_over(vcpu, step) && !step {
+            return;
+        }
+        self.step_on(&mut state, vcpu, debugging, pc);
+    }
+
+    /// An instruction was stepped: pauses, or steps the next one.
+    fn step_on(&self, state: &mut State, vcpu: &VcpuFd, debugging: &mut Debugging, mut pc: u64) {
+        loop {
+            let step = match &mut state.stepping {
+                None => false,
+                Some((left, until_user)) if *left > 1 && !(*until_user && pc < USER_END.0) => {
+                    *left -= 1;
+                    true
+                }
+                Some(_) => return self.want(state, Pause::Stepped),
+            };
+            if !debugging.go_on(vcpu, &state.breakpoints, step) {
+                return;
             }
-            _ => self.want(&mut state, Pause::Stepped),
+            pc = vcpu.get_regs().map_or(0, |regs| regs.rip);
         }
     }
+}
+
+/// What KVM says when it leaves the guest for the debugger.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DebugExit {
+    pub(super) pc: u64,
+    pub(super) dr6: u64,
+    pub(super) software: bool,
 }

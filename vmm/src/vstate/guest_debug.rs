@@ -1,10 +1,6 @@
-//! Stepping and breakpoints by the hardware: `KVM_SET_GUEST_DEBUG`.
+//! Breakpoints and watchpoints: in debug registers, and as `int3` instructions.
 
-use kvm_bindings::{
-    KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP,
-    KVM_GUESTDBG_USE_SW_BP, kvm_guest_debug,
-};
-use kvm_ioctls::VcpuFd;
+use pagelab_abi::addr::GuestPhys;
 
 /// How many breakpoints the hardware has.
 pub const HARDWARE_BREAKPOINTS: usize = 4;
@@ -20,23 +16,46 @@ pub enum Condition {
     Access(u8),
 }
 
+/// An `int3` that takes the place of an instruction's first byte, while the
+/// guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoftwareBreakpoint {
+    /// Where it is executed.
+    pub address: u64,
+    /// Where its byte lies.
+    pub physical: GuestPhys,
+}
+
 /// The breakpoints of a guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Breakpoints {
     /// Those in debug registers.
     pub hardware: [Option<(u64, Condition)>; HARDWARE_BREAKPOINTS],
-    /// Whether `int3` instructions are the debugger's.
-    pub software: bool,
+    /// Those in memory.
+    pub software: Vec<SoftwareBreakpoint>,
 }
 
 impl Breakpoints {
-    const fn any_hardware(&self) -> bool {
+    /// Whether any is in a debug register.
+    pub(super) const fn any_hardware(&self) -> bool {
         let [a, b, c, d] = &self.hardware;
         a.is_some() || b.is_some() || c.is_some() || d.is_some()
     }
 
+    /// Those that do not stop an instruction at `pc` from being executed.
+    pub(super) fn without(&self, pc: u64) -> Self {
+        let mut others = self.clone();
+        others.software.retain(|breakpoint| breakpoint.address != pc);
+        for place in &mut others.hardware {
+            if *place == Some((pc, Condition::Execute)) {
+                *place = None;
+            }
+        }
+        others
+    }
+
     /// The debug registers that say so.
-    fn registers(&self) -> [u64; 8] {
+    pub(super) fn registers(&self) -> [u64; 8] {
         /// DR7: exact data breakpoints, and the bit that is always set.
         const ALWAYS: u64 = 1 << 9 | 1 << 10;
         let mut registers = [0; 8];
@@ -62,50 +81,6 @@ const fn length_bits(length: u8) -> u64 {
         4 => 0b11,
         8 => 0b10,
         _ => 0b00,
-    }
-}
-
-/// What KVM was last told.
-#[derive(Debug)]
-pub(super) struct Debugging {
-    told: (Breakpoints, bool),
-    block_interrupts: bool,
-}
-
-impl Debugging {
-    /// Nothing; `block_interrupts` says whether KVM can hold back interrupts
-    /// while it steps.
-    pub(super) fn new(block_interrupts: bool) -> Self {
-        Self { told: (Breakpoints::default(), false), block_interrupts }
-    }
-
-    /// Tells KVM, if something has changed.
-    pub(super) fn apply(&mut self, vcpu: &VcpuFd, breakpoints: &Breakpoints, step: bool) {
-        if self.told == (*breakpoints, step) {
-            return;
-        }
-        let mut control = 0;
-        if step {
-            control |= KVM_GUESTDBG_SINGLESTEP;
-            if self.block_interrupts {
-                control |= KVM_GUESTDBG_BLOCKIRQ;
-            }
-        }
-        if breakpoints.any_hardware() {
-            control |= KVM_GUESTDBG_USE_HW_BP;
-        }
-        if breakpoints.software {
-            control |= KVM_GUESTDBG_USE_SW_BP;
-        }
-        if control != 0 {
-            control |= KVM_GUESTDBG_ENABLE;
-        }
-        let mut debug = kvm_guest_debug { control, ..kvm_guest_debug::default() };
-        debug.arch.debugreg = breakpoints.registers();
-        match vcpu.set_guest_debug(&debug) {
-            Ok(()) => self.told = (*breakpoints, step),
-            Err(error) => log::warn!("KVM refuses to debug the guest: {error}"),
-        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! * [`vm`]: opening KVM, what it must be able to do, memory slots, interrupts
 //! * [`vcpu`]: the processor: its thread, its run loop, stopping it
 //! * [`control`]: pausing the processor and looking at it, from another thread
-//! * [`guest_debug`]: stepping and breakpoints by the hardware
+//! * [`guest_debug`]: breakpoints and watchpoints
+//! * `stepping`: making the processor stop there
 //! * [`entry`]: the state that a guest starts in
 //! * [`registers`]: the processor's state, copied out
 
@@ -12,6 +13,7 @@ pub mod control;
 pub mod entry;
 pub mod guest_debug;
 pub mod registers;
+mod stepping;
 pub mod vcpu;
 pub mod vm;
 

@@ -27,9 +27,9 @@ use pagelab_abi::layout::LAB_PORT;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
-use super::control::VcpuControl;
+use super::control::{DebugExit, VcpuControl};
 use super::entry;
-use super::guest_debug::Debugging;
+use super::stepping::{BREAKPOINT, Debugging};
 use super::vm::Vm;
 use super::{KvmError, failed, registers};
 use crate::devices::Ending;
@@ -72,9 +72,6 @@ impl Drop for Kickable {
         IMMEDIATE_EXIT.set(ptr::null_mut());
     }
 }
-
-/// The exception of an `int3`.
-const BREAKPOINT_VECTOR: u8 = 3;
 
 /// How often the guest left for user space, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,7 +144,11 @@ impl Vcpu {
             mmio,
             stop,
             control,
-            debugging: Debugging::new(vm.can_block_interrupts()),
+            debugging: Debugging::new(
+                Arc::clone(vm.ram()),
+                vm.can_block_interrupts(),
+                vm.lets_debug_exceptions_through(),
+            ),
             exits: ExitCounts::default(),
             before_programs: Snapshot::default(),
         })
@@ -284,8 +285,9 @@ impl Vcpu {
                 return ControlFlow::Continue(());
             }
             Ok(VcpuExit::Debug(debug)) => {
-                let software = debug.exception == u32::from(BREAKPOINT_VECTOR);
-                self.control.debug_exit(debug.pc, debug.dr6, software);
+                let software = u64::from(debug.exception) == BREAKPOINT;
+                let exit = DebugExit { pc: debug.pc, dr6: debug.dr6, software };
+                self.control.debug_exit(&self.fd, &mut self.debugging, exit);
                 return ControlFlow::Continue(());
             }
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => return self.interrupted(),

@@ -18,8 +18,7 @@ use pagelab_vfs::readahead::{Pattern, Readahead};
 use pagelab_vfs::store::{Advice, PageBacking};
 use pagelab_vfs::write_errors::{ErrorsSeen, WriteErrors};
 
-use super::store;
-use super::{cache, write_back};
+use super::{cache, pages, write_back};
 use crate::memory::memory;
 use crate::process::{oom, reclaim};
 
@@ -153,15 +152,18 @@ impl Backed {
 
     /// The part of a window around `index` in which every page is missing.
     fn missing_around(&self, index: u64, window: &Range<u64>, end: u64) -> Range<u64> {
-        let is_missing = |page: u64| {
-            let memory = memory();
-            let (found, _) = memory.objects.lookup(&memory.machine, self.object, page);
-            found == Page::Missing
-        };
-        let first_end = window.end.min(end).min(index + MOST_PAGES);
-        let end = (index + 1..first_end).find(|&page| !is_missing(page)).unwrap_or(first_end);
-        let start = (window.start..index).rev().take_while(|&page| is_missing(page)).last();
-        start.unwrap_or(index)..end.max(index + 1)
+        let end = window.end.min(end).min(index + MOST_PAGES).max(index + 1);
+        let mut missing = window.start..end;
+        let memory = memory();
+        memory.objects.for_each_page(&memory.machine, self.object, window.start..end, |page, _| {
+            if page < index {
+                missing.start = page + 1;
+            } else {
+                missing.end = page;
+            }
+            page < index
+        });
+        missing.start..missing.end.max(index + 1)
     }
 
     /// Reads a run of missing pages, of which `index` has to come.
@@ -215,7 +217,7 @@ impl Backed {
         {
             self.host_has_size(size);
         }
-        store::clear_from(frames, bytes);
+        pages::clear_from(frames, bytes);
         let mut result = Err(ReadError::PastEnd);
         let pages = memory().objects.pages(self.object);
         for (page, &frame) in (first..).zip(frames) {
@@ -255,7 +257,7 @@ impl Backed {
             if !memory.frames.hold().is_dirty(frame)
                 && let Ok(bytes) = self.backing.read_pages(index, &[frame])
             {
-                store::clear_from(&[frame], bytes);
+                pages::clear_from(&[frame], bytes);
             }
         });
     }
@@ -307,10 +309,15 @@ impl Backed {
         let mut from = pages.start;
         loop {
             let mut found = None;
-            memory.objects.for_each_page(&memory.machine, self.object, from, |index, frame| {
-                found = (index < pages.end).then_some((index, frame));
-                false
-            });
+            memory.objects.for_each_page(
+                &memory.machine,
+                self.object,
+                from..pages.end,
+                |index, frame| {
+                    found = Some((index, frame));
+                    false
+                },
+            );
             let Some((index, frame)) = found else { return };
             visit(index, frame);
             from = index + 1;

@@ -4,7 +4,7 @@ use pagelab_abi::addr::GuestVirt;
 use pagelab_mm::{AddressSpace, AreaFlags, FaultError, NeedsPage, ObjectKind, Protection};
 use pagelab_vfs::readahead::Pattern;
 
-use super::{cache, store};
+use super::{cache, pages};
 use crate::memory::memory;
 use crate::process::program;
 use crate::swap;
@@ -28,18 +28,17 @@ pub fn page_in(page: NeedsPage) -> Result<bool, FaultError> {
 /// The same.
 pub fn page_in_for(page: NeedsPage, pattern: Pattern) -> Result<bool, FaultError> {
     let NeedsPage { object, index } = page;
+    if memory().objects.kind(object) == ObjectKind::Swap {
+        return swap::page_in(page);
+    }
     if let Some(file) = cache().backed(object) {
         return Ok(file.read_in(index, 1, pattern)?);
     }
-    let kind = memory().objects.kind(object);
-    if kind == ObjectKind::Swap {
-        return swap::page_in(page);
-    }
-    let is_program = kind == ObjectKind::Program;
+    let is_program = memory().objects.kind(object) == ObjectKind::Program;
     if is_program && program::bring_in(page)? {
         return Ok(false);
     }
-    store::make_page(object, index).map(|_| false)
+    pages::make_page(object, index).map(|_| false)
 }
 
 /// How the area at an address is read, as far as is known.

@@ -234,8 +234,8 @@ impl Backed {
         let memory = memory();
         let mut first = None;
         let mut frames = Vec::new();
-        memory.objects.for_each_page(&memory.machine, self.object, from, |index, frame| {
-            if index >= end || frames.len() as u64 >= MOST_PAGES {
+        memory.objects.for_each_page(&memory.machine, self.object, from..end, |index, frame| {
+            if frames.len() as u64 >= MOST_PAGES {
                 return false;
             }
             let dirty = memory.frames.hold().is_dirty(frame);

@@ -11,6 +11,7 @@ use core::sync::atomic::Ordering;
 
 use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
 use pagelab_abi::event::{EVENT_EXEC, Event};
+use pagelab_hal::sync::Lock;
 use pagelab_hal::trap::TrapFrame;
 use pagelab_hal::{cpu, lab, memory as hardware};
 use pagelab_mm::user::Partial;
@@ -20,12 +21,12 @@ use pagelab_vfs::Errno;
 use super::program::ProgramFile;
 use super::space::Space;
 use super::thread::Thread;
-use super::{reclaim, scheduler};
+use super::{Process, exit, futex, reclaim, scheduler};
 use crate::elf::{self, NotAProgram, Program, Segment};
 use crate::memory::memory;
 use crate::publish;
 use crate::syscall::memory::to_errno;
-use crate::{files, random, user};
+use crate::{files, random, signal, user};
 
 /// Pages of the stack that are mapped from the start, as on Linux; more on
 /// faults.
@@ -130,13 +131,16 @@ pub fn execve(
     drop(file);
     let loaded = loaded?;
     end_other_threads(&thread);
+    thread.become_leader();
+    exit::clear_tid(&thread);
+    futex::release_robust(&thread);
     let old = process.replace_space(space);
     hardware::activate(process.space().root());
     drop(old);
     process.signals.reset_for_exec();
+    signal::timer::delete_all(process, false);
     thread.signals.reset_for_exec();
-    thread.clear_tid.store(0, Ordering::Relaxed);
-    thread.robust_list.store(0, Ordering::Relaxed);
+    unshare_files(process);
     let closed = process.files().lock().close_for_exec();
     drop(closed);
     process.family.lock().has_executed = true;
@@ -145,6 +149,15 @@ pub fn execve(
     process.released.wake_all();
     *frame = loaded.frame;
     Ok(())
+}
+
+/// Gives the process a table of open files of its own, if it shares one.
+fn unshare_files(process: &Process) {
+    let mut files = process.files.lock();
+    if Arc::strong_count(&files) > 1 {
+        let copy = files.lock().clone();
+        *files = Arc::new(Lock::new(copy));
+    }
 }
 
 /// Notes what `/proc` shows, and tells the host.

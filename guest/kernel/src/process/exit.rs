@@ -101,7 +101,7 @@ pub fn clear_tid(thread: &Thread) {
     // If nobody shares the memory, nobody can see it; and a bad address is the
     // program's own affair.
     if shared && user::write(GuestVirt(address), &0_u32).is_ok() {
-        futex::wake(address, 1);
+        futex::wake_one(address);
     }
 }
 
@@ -117,7 +117,7 @@ fn end_process(process: &Arc<Process>) {
     locks::process_ended(process);
     let files = core::mem::replace(&mut *process.files.lock(), init::process().files());
     drop(files);
-    signal::timer::stop(process);
+    signal::timer::delete_all(process, true);
     let groups = signal::stop::groups_in_care_of(process);
     give_children_away(process);
     process.set_state(State::Ended(status));

@@ -240,11 +240,11 @@ fn store_numbers(thread: &Thread, request: &CloneRequest) {
     let flags = request.flags;
     if flags.contains(CloneFlags::PARENT_SETTID) {
         // As on Linux, a bad address is not an error.
-        let _ = user::write(request.parent_tid, &thread.tid);
+        let _ = user::write(request.parent_tid, &thread.tid());
     }
     if flags.contains(CloneFlags::CHILD_SETTID) {
         let space = thread.process.space();
-        let _ = user::write_bytes_of(&space, request.child_tid, &thread.tid.to_le_bytes());
+        let _ = user::write_bytes_of(&space, request.child_tid, &thread.tid().to_le_bytes());
     }
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         thread.clear_tid.store(request.child_tid.0, Ordering::Relaxed);

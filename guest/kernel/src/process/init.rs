@@ -5,16 +5,17 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 use pagelab_abi::addr::GuestPhys;
 use pagelab_abi::boot::{
     BootInfo, MODULE_ARGUMENTS, MODULE_ENVIRONMENT, MODULE_PROGRAM, MODULE_PROGRAM_PATH, Module,
 };
 use pagelab_abi::lab::FrameCounters;
+use pagelab_hal::context;
 use pagelab_hal::lab::Milestone;
 use pagelab_hal::memory::{frames, module_bytes, own_tables};
 use pagelab_hal::sync::{Lock, Once};
+use pagelab_hal::trap::TrapFrame;
 use pagelab_hal::{cpu, heap, lab, power, provoke};
 use pagelab_mm::{MmError, ObjectId, OutOfMemory};
 use pagelab_vfs::Errno;
@@ -23,13 +24,13 @@ use super::exec::{self, Arguments, ExecError};
 use super::limits::ResourceLimits;
 use super::program::{self, ProgramFile};
 use super::space::Space;
-use super::thread::{Thread, UserState};
+use super::thread::Thread;
 use super::{
     ExitStatus, Family, Image, Inherited, Pid, Process, State, all, exit, new_pid, scheduler,
 };
 use crate::files::{self, shares::Connected};
-use crate::memory::memory;
-use crate::signal::{ProcessSignals, SIGKILL, ThreadSignals};
+use crate::memory::{self, memory};
+use crate::signal::{ProcessSignals, SIGKILL};
 use crate::swap;
 
 const INIT: Pid = 1;
@@ -90,11 +91,11 @@ fn main() -> ! {
         if let Some(how) = word.strip_prefix("provoke=") {
             provoke::provoke(how);
         }
+        if let Some(Ok(pages)) = word.strip_prefix("fault_around=").map(str::parse) {
+            memory::set_fault_around(pages);
+        }
         if let Some(Ok(pages)) = word.strip_prefix("readahead=").map(str::parse) {
             files::backed::set_readahead(pages);
-        }
-        if let Some(Ok(pages)) = word.strip_prefix("fault_around=").map(str::parse) {
-            memory().fault_around.store(pages, Ordering::Relaxed);
         }
     }
     if find(info, MODULE_PROGRAM).or(find(info, MODULE_PROGRAM_PATH)).is_none() {
@@ -181,6 +182,10 @@ fn run(
         });
         ended.map_or(CANNOT_RUN, ExitStatus::as_shell)
     });
+    let status = match core::mem::replace(&mut *FIRST_PROGRAM.lock(), First::Nothing) {
+        First::Failed(why) => Err(why.into()),
+        First::Nothing | First::ToExecute(..) => status,
+    };
     end_everybody();
     files::tree::fell();
     status
@@ -223,23 +228,56 @@ fn spawn(info: &BootInfo, module: Option<(&Module, ObjectId)>) -> Result<Arc<Pro
     let file_name = arguments[0].clone();
     let environment = strings(info, MODULE_ENVIRONMENT);
     let mut given = Arguments { arguments, environment, file_name };
-    let (mut file, path) = first_program(info, module, &mut given)?;
+    let (file, path) = first_program(info, module, &mut given)?;
     let limits = ResourceLimits::default();
     let space = Space::new(limits.of_memory()).map_err(MmError::from)?;
-    let loaded = exec::load(&mut space.lock(), &file, &given)?;
-    space.set_executing(file.executing.take());
     let pid = new_pid();
     let process = Process::new(pid, first_process(pid, space, limits));
     process.family.lock().exit_signal = 0;
-    let signals = ThreadSignals::default();
-    let thread = Thread::new(pid, process.clone(), UserState::new(), signals, loaded.frame)
+    let thread = Thread::new_kernel(pid, process.clone(), execute_first_program)
         .ok_or(MmError::OutOfMemory)?;
-    exec::set_image(&thread, &path, &loaded);
+    *FIRST_PROGRAM.lock() = First::ToExecute(file, given, path);
     process.threads.lock().push(thread.clone());
     INIT_PROCESS.get().family.lock().children.push(process.clone());
-    lab::reach(Milestone::FirstUser, cpu::timestamp());
     scheduler::add(thread);
     Ok(process)
+}
+
+/// What process 1 and the first program's process tell each other.
+enum First {
+    Nothing,
+    ToExecute(ProgramFile, Arguments, Vec<u8>),
+    Failed(ExecError),
+}
+
+static FIRST_PROGRAM: Lock<First> = Lock::new(First::Nothing);
+
+/// The first program's process executes it, so that the faults which that takes
+/// are its own.
+fn execute_first_program() -> ! {
+    scheduler::after_switch();
+    match load_first_program() {
+        Ok(frame) => {
+            lab::reach(Milestone::FirstUser, cpu::timestamp());
+            context::enter_program(&frame)
+        }
+        Err(error) => {
+            *FIRST_PROGRAM.lock() = First::Failed(error);
+            exit::exit_process(ExitStatus::Exited(CANNOT_RUN as u8))
+        }
+    }
+}
+
+fn load_first_program() -> Result<TrapFrame, ExecError> {
+    let first = core::mem::replace(&mut *FIRST_PROGRAM.lock(), First::Nothing);
+    let First::ToExecute(mut file, given, path) = first else {
+        return Err(MmError::OutOfMemory.into());
+    };
+    let thread = scheduler::current();
+    let loaded = exec::load(&mut thread.process.space().lock(), &file, &given)?;
+    thread.process.space().set_executing(file.executing.take());
+    exec::set_image(&thread, &path, &loaded);
+    Ok(loaded.frame)
 }
 
 /// What the first program's process starts with: a session of its own.

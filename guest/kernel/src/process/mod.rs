@@ -28,7 +28,7 @@ use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::FaultCounters;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::time;
-use pagelab_mm::ObjectId;
+use pagelab_mm::{ObjectId, Spaces};
 use pagelab_vfs::{FdTable, FsContext};
 
 use self::sleep::WaitQueue;
@@ -263,7 +263,7 @@ impl Process {
 
     /// One of its threads.
     pub fn thread(&self, tid: Tid) -> Option<Arc<Thread>> {
-        self.threads.lock().iter().find(|thread| thread.tid == tid).cloned()
+        self.threads.lock().iter().find(|thread| thread.tid() == tid).cloned()
     }
 
     /// Counts one of its faults.
@@ -316,8 +316,11 @@ pub fn all() -> Vec<Arc<Process>> {
 
 /// Takes pages of an object out of every program's memory.
 pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>) {
-    for process in all() {
-        process.space().lock().unmap_object(memory(), object, pages.start, pages.end);
+    let spaces = spaces::AllSpaces::now();
+    for number in 0..spaces.count() {
+        spaces.with(number, &mut |space| {
+            space.unmap_object(memory(), object, pages.start, pages.end);
+        });
     }
 }
 

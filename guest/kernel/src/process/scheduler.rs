@@ -22,12 +22,12 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use pagelab_hal::sync::Lock;
-use pagelab_hal::{cpu, interrupts, memory, time, trap};
+use pagelab_hal::{cpu, interrupts, memory, time};
 
 use super::thread::{RunState, Thread};
 use super::usage::CpuTime;
 use super::{Process, State, sleep};
-use crate::files::write_back;
+use crate::files::{timer_file, write_back};
 use crate::publish;
 use crate::signal::timer;
 
@@ -45,6 +45,8 @@ struct Scheduler {
     charged_until: u64,
     /// How long nobody ran, in ticks.
     idle: u64,
+    /// Nobody runs.
+    is_idle: bool,
 }
 
 /// The one flag that every return to ring 3 looks at.
@@ -57,6 +59,7 @@ static SCHEDULER: Lock<Scheduler> = Lock::new(Scheduler {
     alarm: None,
     charged_until: 0,
     idle: 0,
+    is_idle: false,
 });
 
 /// The running thread.
@@ -154,7 +157,7 @@ pub fn time_of_process(process: &Process) -> CpuTime {
 pub fn time_of_thread(thread: &Thread) -> CpuTime {
     let mut time = thread.usage.lock().time;
     let scheduler = SCHEDULER.lock();
-    if scheduler.current.as_ref().is_some_and(|current| current.tid == thread.tid) {
+    if scheduler.current.as_ref().is_some_and(|current| current.tid() == thread.tid()) {
         time += scheduler.not_charged(cpu::timestamp());
     }
     time
@@ -178,6 +181,7 @@ pub fn timer_interrupt() {
     let now = time::since_start();
     sleep::wake_sleepers(now);
     timer::expire(now);
+    timer_file::expire(now);
     SCHEDULER.lock().set_alarm();
 }
 
@@ -213,13 +217,13 @@ fn switch_to_next() {
 
 /// Nobody's time passes.
 fn wait_until_somebody_is_ready() {
-    SCHEDULER.lock().charge();
+    SCHEDULER.lock().begin_idle_time();
     while SCHEDULER.lock().ready.is_empty() {
         sleepers_changed();
         cpu::wait_for_interrupt();
         write_back::write_if_due();
     }
-    SCHEDULER.lock().note_idle_time();
+    SCHEDULER.lock().end_idle_time();
 }
 
 /// How long nobody ran.
@@ -244,7 +248,10 @@ impl Scheduler {
 
     /// What the current thread has had of the processor and was not charged.
     fn not_charged(&self, now: u64) -> CpuTime {
-        let system = trap::kernel_ticks(now);
+        if self.is_idle {
+            return CpuTime::default();
+        }
+        let system = time::kernel_ticks(now);
         let all = now.wrapping_sub(self.charged_until);
         CpuTime {
             user: time::to_nanoseconds(all.saturating_sub(system)),
@@ -263,25 +270,37 @@ impl Scheduler {
                 thread.process.usage.lock().own.time += time;
             }
         }
-        trap::take_kernel_ticks(now);
+        time::take_kernel_ticks(now);
         self.charged_until = now;
     }
 
-    /// What was until now is nobody's.
-    fn note_idle_time(&mut self) {
+    fn begin_idle_time(&mut self) {
+        self.charge();
+        self.is_idle = true;
+    }
+
+    /// What was since is nobody's.
+    fn end_idle_time(&mut self) {
+        self.is_idle = false;
         let now = cpu::timestamp();
         self.idle += now.wrapping_sub(self.charged_until);
-        trap::take_kernel_ticks(now);
+        time::take_kernel_ticks(now);
         self.charged_until = now;
     }
 
     /// Arms the timer for whatever comes first: the end of the time slice, a
-    /// sleeper's moment, or an alarm.
+    /// sleeper's moment, or a timer.
     fn set_alarm(&mut self) {
         let now = time::since_start;
         let slice = (!self.ready.is_empty()).then(|| now() + TIME_SLICE);
+        let running = self.current.as_ref().filter(|_| !self.is_idle);
+        let own_time = running.and_then(|thread| {
+            let not_charged = || self.not_charged(cpu::timestamp());
+            Some(now() + timer::shortest_own_time(thread, not_charged)?)
+        });
         let old = write_back::first_moment();
-        let moments = [slice, sleep::first_moment(), timer::first_moment(), old];
+        let timers = timer_file::first_moment();
+        let moments = [slice, sleep::first_moment(), timer::first_moment(), own_time, old, timers];
         let wanted = moments.into_iter().flatten().min();
         match (wanted, self.alarm) {
             (Some(moment), Some(armed)) if armed <= moment => {}

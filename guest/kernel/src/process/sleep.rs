@@ -176,7 +176,7 @@ fn wait_in<T>(
                 return Err(NotYet::TimedOut);
             }
             enter(&this);
-            let key = deadline.map(|moment| (moment, this.tid));
+            let key = deadline.map(|moment| (moment, this.tid()));
             if let Some(key) = key {
                 SLEEPERS.lock().insert(key, this);
             }

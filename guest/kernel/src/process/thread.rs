@@ -1,7 +1,7 @@
 //! A thread: a kernel stack, what it has in ring 3, and whether it may run.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use pagelab_hal::context::{self, Context};
 use pagelab_hal::cpu;
@@ -98,8 +98,6 @@ pub struct ThreadUsage {
 
 /// A thread.
 pub struct Thread {
-    /// Its number.
-    pub tid: Tid,
     /// Whose it is.
     pub process: Arc<Process>,
     /// Its kernel stack.
@@ -116,6 +114,7 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     /// What it has had of the processor, without the turn that it has now.
     pub usage: Lock<ThreadUsage>,
+    tid: AtomicU32,
     start: Lock<Option<TrapFrame>>,
     run_state: AtomicU8,
     /// There is something to do before it returns to ring 3: a signal, or its
@@ -152,7 +151,7 @@ impl Thread {
         let context = Context::new(main)?;
         publish::thread_changed(&process.record, None, RunState::Ready);
         Some(Arc::new(Self {
-            tid,
+            tid: AtomicU32::new(tid),
             process,
             context,
             user: Lock::new(user),
@@ -165,6 +164,17 @@ impl Thread {
             run_state: AtomicU8::new(RunState::Ready as u8),
             attention: AtomicBool::new(false),
         }))
+    }
+
+    /// Its number.
+    #[inline]
+    pub fn tid(&self) -> Tid {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// Gives it the number of its process: it is the only thread now.
+    pub fn become_leader(&self) {
+        self.tid.store(self.process.pid, Ordering::Relaxed);
     }
 
     /// Whether the scheduler may run it.

@@ -5,7 +5,6 @@
 //! | a thread's own | `rt_sigaction`, `rt_sigprocmask`, `rt_sigpending`, `sigaltstack`, `rt_sigreturn` |
 //! | waiting | `rt_sigsuspend`, `rt_sigtimedwait`, `pause` |
 //! | sending | `kill`, `tkill`, `tgkill`, `rt_sigqueueinfo`, `rt_tgsigqueueinfo` |
-//! | timers | `alarm`, `getitimer`, `setitimer`: of real time only |
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -17,12 +16,14 @@ use pagelab_hal::trap::TrapFrame;
 use pagelab_vfs::Errno;
 
 use super::actions::{Action, Effect, UNBLOCKABLE};
+use super::deliver::take_one_of;
 use super::info::{SignalInfo, code};
 use super::pending::QueueFull;
 use super::set::SignalSet;
 use super::stack::{StackError, StackRecord};
-use super::timer::{self, IntervalTimer};
-use super::{SIGNALS, discard, refresh_attention, send, set_mask, sigreturn, wait_with_mask};
+use super::{
+    SIGNALS, discard, refresh_attention, send, set_mask, sigreturn, timer_calls, wait_with_mask,
+};
 use crate::process::sleep::{NotYet, wait_alone};
 use crate::process::thread::{Thread, Tid};
 use crate::process::{Pid, find, find_thread, scheduler};
@@ -55,10 +56,7 @@ pub fn dispatch(frame: &mut TrapFrame, call: u32, a: &Arguments) -> Option<Outco
         linux::__NR_tgkill => thread_kill(Some(int(a[0])), int(a[1]), a[2], code::THREAD),
         linux::__NR_rt_sigqueueinfo => queue(a),
         linux::__NR_rt_tgsigqueueinfo => thread_queue(a),
-        linux::__NR_alarm => alarm(a),
-        linux::__NR_getitimer => getitimer(a),
-        linux::__NR_setitimer => setitimer(a),
-        _ => return None,
+        _ => return timer_calls::dispatch(call, a),
     })
 }
 
@@ -162,14 +160,14 @@ fn sigtimedwait(a: &Arguments) -> Outcome {
     let wanted = read_set(a[0], a[3])?.without(UNBLOCKABLE);
     let length = if a[2] == 0 { None } else { Some(nanoseconds(GuestVirt(a[2]))?) };
     let thread = scheduler::current();
-    let mut taken = take(&thread, wanted);
+    let mut taken = take_one_of(&thread, wanted);
     if taken.is_none() && length != Some(0) {
         let deadline = length.map(|length| time::since_start().saturating_add(length));
         // Meanwhile what is waited for is not blocked, so that it wakes.
         let mask = thread.signals.mask();
         thread.signals.awaited.store(mask.0, Ordering::Relaxed);
         set_mask(&thread, mask.without(wanted));
-        let waited = wait_alone(deadline, || take(&thread, wanted));
+        let waited = wait_alone(deadline, || take_one_of(&thread, wanted));
         thread.signals.awaited.store(0, Ordering::Relaxed);
         set_mask(&thread, mask);
         taken = match waited {
@@ -184,11 +182,6 @@ fn sigtimedwait(a: &Arguments) -> Outcome {
         user::write_bytes(GuestVirt(a[1]), &info.to_user())?;
     }
     Ok(info.signal().into())
-}
-
-fn take(thread: &Thread, wanted: SignalSet) -> Option<SignalInfo> {
-    let own = thread.signals.pending.lock().take(wanted);
-    own.or_else(|| thread.process.signals.pending.lock().take(wanted))
 }
 
 fn kill(a: &Arguments) -> Outcome {
@@ -266,66 +259,6 @@ fn thread_queue(a: &Arguments) -> Outcome {
     let thread = thread_of(Some(int(a[0])), int(a[1]))?;
     if let Some(signal) = signal_or_none(a[2])? {
         send::to_thread(&thread, info.as_signal(signal)).map_err(Errno::from)?;
-    }
-    Ok(0)
-}
-
-const SECOND: u64 = 1_000_000_000;
-const MICROSECOND: u64 = 1000;
-
-fn alarm(a: &Arguments) -> Outcome {
-    let seconds = u64::from(a[0] as u32);
-    let moment = (seconds != 0).then(|| time::since_start() + seconds * SECOND);
-    let process = scheduler::current().process.clone();
-    let left = timer::set(&process, IntervalTimer { moment, interval: 0 });
-    // Rounded, but never to "there was none".
-    let left = left.remaining();
-    let rounded = (left + SECOND / 2) / SECOND;
-    Ok(if left == 0 { 0 } else { rounded.max(1) })
-}
-
-/// `struct itimerval` of a timer: interval and value, each in seconds and
-/// microseconds.
-fn write_timer(address: u64, timer: &IntervalTimer) -> Result<(), Errno> {
-    let pair = |length: u64| [length / SECOND, length % SECOND / MICROSECOND];
-    // What is left is rounded up: 0 would say that it is not set.
-    let value = timer.remaining().next_multiple_of(MICROSECOND);
-    user::write(GuestVirt(address), &[pair(timer.interval), pair(value)])
-}
-
-fn read_timer(address: u64) -> Result<IntervalTimer, Errno> {
-    const MICROSECONDS: u64 = SECOND / MICROSECOND;
-    let given: [[i64; 2]; 2] = user::read(GuestVirt(address))?;
-    let length = |[seconds, microseconds]: [i64; 2]| {
-        let seconds = u64::try_from(seconds).map_err(|_| Errno::EINVAL)?;
-        let microseconds = u64::try_from(microseconds).map_err(|_| Errno::EINVAL)?;
-        if microseconds >= MICROSECONDS {
-            return Err(Errno::EINVAL);
-        }
-        Ok(seconds.saturating_mul(SECOND).saturating_add(microseconds * MICROSECOND))
-    };
-    let (interval, value) = (length(given[0])?, length(given[1])?);
-    let moment = (value != 0).then(|| time::since_start().saturating_add(value));
-    Ok(IntervalTimer { moment, interval })
-}
-
-/// There is no clock of a process's own time, so there are no timers by it.
-fn check_timer(which: u64) -> Result<(), Errno> {
-    if int(which) == linux::ITIMER_REAL as i32 { Ok(()) } else { Err(Errno::EINVAL) }
-}
-
-fn getitimer(a: &Arguments) -> Outcome {
-    check_timer(a[0])?;
-    write_timer(a[1], &timer::get(&scheduler::current().process.clone()))?;
-    Ok(0)
-}
-
-fn setitimer(a: &Arguments) -> Outcome {
-    check_timer(a[0])?;
-    let new = if a[1] == 0 { IntervalTimer::default() } else { read_timer(a[1])? };
-    let old = timer::set(&scheduler::current().process.clone(), new);
-    if a[2] != 0 {
-        write_timer(a[2], &old)?;
     }
     Ok(0)
 }

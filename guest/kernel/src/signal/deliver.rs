@@ -17,7 +17,7 @@ use super::frame::{
 };
 use super::info::SignalInfo;
 use super::set::SignalSet;
-use super::{Interrupted, SIGSEGV, SIGSTOP, Trap, force, refresh_attention, set_mask, stop};
+use super::{Interrupted, SIGSEGV, SIGSTOP, Trap, force, refresh_attention, set_mask, stop, timer};
 use crate::memory::memory;
 use crate::process::thread::Thread;
 use crate::process::{ExitStatus, exit, scheduler};
@@ -95,9 +95,14 @@ fn is_ending(thread: &Thread) -> bool {
 
 /// The next signal: the thread's own come first.
 fn take(thread: &Thread) -> Option<SignalInfo> {
-    let wanted = SignalSet::ALL.without(thread.signals.mask());
+    take_one_of(thread, SignalSet::ALL.without(thread.signals.mask()))
+}
+
+/// The next signal of a set.
+pub fn take_one_of(thread: &Thread, wanted: SignalSet) -> Option<SignalInfo> {
     let own = thread.signals.pending.lock().take(wanted);
-    own.or_else(|| thread.process.signals.pending.lock().take(wanted))
+    let info = own.or_else(|| thread.process.signals.pending.lock().take(wanted))?;
+    Some(timer::taken(&thread.process, info))
 }
 
 /// The instruction SYSCALL is executed again.

@@ -6,6 +6,7 @@ use crate::process::wait::Change;
 use crate::process::{ExitStatus, Pid, scheduler};
 
 use super::SIGCONT;
+use super::timer::TimerId;
 
 /// Values of `si_code`.
 pub mod code {
@@ -13,6 +14,8 @@ pub mod code {
     pub const USER: i32 = 0;
     /// By the kernel.
     pub const KERNEL: i32 = 0x80;
+    /// By a timer of `timer_create`.
+    pub const TIMER: i32 = -2;
     /// By `tkill` or `tgkill`.
     pub const THREAD: i32 = -6;
     /// SIGCHLD: the child exited.
@@ -27,7 +30,9 @@ pub mod code {
 
 /// The part of `siginfo_t` that means something; the rest of its 128 bytes is
 /// zero.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct SignalInfo {
     number: i32,
@@ -62,6 +67,22 @@ impl SignalInfo {
     pub fn sent(number: u8, code: i32) -> Self {
         let sender = scheduler::current().process.pid;
         Self::new(number, code, [sender.into(), 0, 0, 0])
+    }
+
+    /// From a timer of `timer_create`, with what the program gave for it.
+    pub fn from_timer(number: u8, timer: TimerId, value: u64) -> Self {
+        Self::new(number, code::TIMER, [u64::from(timer.cast_unsigned()), value, 0, 0])
+    }
+
+    /// The timer it is from, if it is from one.
+    pub fn timer(&self) -> Option<TimerId> {
+        (self.code == code::TIMER).then_some(self.fields[0] as TimerId)
+    }
+
+    /// Says how often its timer has expired beyond once.
+    pub fn with_overrun(mut self, overrun: u32) -> Self {
+        self.fields[0] = self.fields[0] & u64::from(u32::MAX) | u64::from(overrun) << 32;
+        self
     }
 
     /// A signal of which nothing is known but that it came.

@@ -25,7 +25,7 @@
 //! | [`deliver`] | a thread takes it and acts on it |
 //! | [`frame`], [`sigreturn`] | what a handler finds on its stack, and the way back |
 //! | [`stop`] | stopping, going on, orphaned process groups |
-//! | [`timer`] | SIGALRM |
+//! | [`timer`], [`timer_calls`] | signals at a moment |
 //! | [`calls`] | the system calls |
 //!
 //! Locks are held for a look or a change, never while a thread sleeps or is
@@ -42,7 +42,7 @@ use self::pending::Pending;
 pub use self::set::SignalSet;
 use self::stack::AlternateStack;
 use self::stop::Job;
-use self::timer::IntervalTimer;
+use self::timer::Timers;
 use crate::process::sleep::WaitQueue;
 use crate::process::thread::Thread;
 use crate::process::wait::Change;
@@ -61,6 +61,7 @@ mod sigreturn;
 mod stack;
 pub mod stop;
 pub mod timer;
+mod timer_calls;
 
 pub use self::deliver::{before_return, cuts_short};
 pub use self::info::{SignalInfo, child_change};
@@ -104,6 +105,10 @@ pub const SIGTTOU: u8 = 22;
 pub const SIGURG: u8 = 23;
 /// The terminal's size changed.
 pub const SIGWINCH: u8 = 28;
+/// A timer by a process's own time in ring 3.
+pub const SIGVTALRM: u8 = 26;
+/// A timer by a process's own time.
+pub const SIGPROF: u8 = 27;
 /// A system call that is not allowed.
 pub const SIGSYS: u8 = 31;
 
@@ -118,7 +123,7 @@ pub struct ProcessSignals {
     job: Lock<Job>,
     /// Where the threads of a stopped process wait.
     continued: WaitQueue,
-    timer: Lock<IntervalTimer>,
+    timers: Timers,
 }
 
 /// What each thread has of its own.
@@ -176,7 +181,7 @@ impl ProcessSignals {
             pending: Lock::default(),
             job: Lock::default(),
             continued: WaitQueue::new(),
-            timer: Lock::default(),
+            timers: Timers::default(),
         }
     }
 

@@ -49,6 +49,11 @@ impl Pending {
         Ok(())
     }
 
+    /// Whether exactly this is queued.
+    pub fn has(&self, info: &SignalInfo) -> bool {
+        self.queue.contains(info)
+    }
+
     /// The signal that comes next among `wanted`: those that the program itself
     /// caused, then the lowest.
     pub fn next(&self, wanted: SignalSet) -> Option<u8> {

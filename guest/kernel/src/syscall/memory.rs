@@ -11,11 +11,11 @@ use pagelab_mm::{
 };
 use pagelab_vfs::Errno;
 
-use super::{Arguments, Outcome, files};
+use super::{Arguments, Outcome, advice, files};
 use crate::files::{cache, page_in};
 use crate::memory::memory;
 use crate::process::space::Space;
-use crate::process::{self, reclaim, scheduler};
+use crate::process::{reclaim, scheduler};
 use crate::user;
 
 /// Memory calls.
@@ -34,7 +34,7 @@ pub fn dispatch(call: u32, a: &Arguments) -> Outcome {
         }
         linux::__NR_brk => Ok(space.lock().brk(memory(), address).0),
         linux::__NR_mremap => mremap(&space, a),
-        linux::__NR_madvise => madvise(&space, a),
+        linux::__NR_madvise => advice::madvise(&space, a),
         linux::__NR_mincore => mincore(&space, a),
         linux::__NR_msync => msync(&space, a),
         _ => locking(&space, call, a),
@@ -70,7 +70,11 @@ const fn word(value: u64) -> u32 {
 }
 
 /// Does an operation, bringing in the pages it asks for.
-fn attempt<T>(
+///
+/// # Errors
+///
+/// The operation's, or that a page cannot be brought in.
+pub fn attempt<T>(
     space: &Space,
     mut operation: impl FnMut(&mut AddressSpace) -> Result<T, MmError>,
 ) -> Result<T, Errno> {
@@ -163,21 +167,6 @@ fn mremap(space: &Space, a: &Arguments) -> Outcome {
         populate(space, start, end);
     }
     Ok(mapped.start.0)
-}
-
-fn madvise(space: &Space, a: &Arguments) -> Outcome {
-    let (start, length, advice) = (GuestVirt(a[0]), a[1], word(a[2]));
-    if advice == linux::MADV_REMOVE {
-        let parts: Vec<_> = space.lock().removed_by_advice(memory(), start, length).collect();
-        for (object, pages) in parts {
-            process::unmap_everywhere(object, pages);
-        }
-    }
-    attempt(space, |space| space.madvise(memory(), start, length, advice))?;
-    if advice == linux::MADV_PAGEOUT {
-        reclaim::page_out(space, start, length);
-    }
-    Ok(0)
 }
 
 fn mincore(space: &Space, a: &Arguments) -> Outcome {

@@ -22,6 +22,7 @@ use pagelab_vfs::Errno;
 use crate::process::{exit, oom, scheduler};
 use crate::signal::{self, Interrupted};
 
+mod advice;
 pub mod files;
 pub mod identity;
 pub mod memory;

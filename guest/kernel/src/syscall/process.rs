@@ -1,6 +1,6 @@
 //! Processes, threads, programs.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general as linux;
 use linux_raw_sys::prctl;
@@ -34,7 +34,7 @@ pub fn own_number(call: u64) -> Option<u32> {
     match call {
         GETPID => Some(scheduler::ask_current(|thread| thread.process.pid)),
         GETPPID => Some(scheduler::ask_current(|thread| thread.process.parent())),
-        GETTID => Some(scheduler::ask_current(|thread| thread.tid)),
+        GETTID => Some(scheduler::ask_current(|thread| thread.tid())),
         _ => None,
     }
 }
@@ -205,10 +205,13 @@ pub fn waitid(a: &Arguments) -> Outcome {
 }
 
 pub fn futex(a: &Arguments) -> Outcome {
-    const COMMAND: u32 = 0x7f;
+    const PRIVATE: u32 = 0x80;
     const REALTIME: u32 = 0x100;
     let operation = a[1] as u32;
-    let (address, value, other) = (a[0], a[2] as u32, a[4]);
+    let private = operation & PRIVATE != 0;
+    let word = |address| futexes::Word { address, private };
+    let (first, second) = ((word(a[0]), int(a[2])), (word(a[4]), int(a[3])));
+    let (value, bits) = (a[2] as u32, a[5] as u32);
     let deadline = |absolute: bool| -> Result<Option<u64>, Errno> {
         if a[3] == 0 {
             return Ok(None);
@@ -220,14 +223,25 @@ pub fn futex(a: &Arguments) -> Outcome {
             (true, true) => super::time::from_wall_clock(moment),
         }))
     };
-    match operation & COMMAND {
-        linux::FUTEX_WAIT => futexes::wait(address, value, futexes::ALL_BITS, deadline(false)?),
-        linux::FUTEX_WAIT_BITSET => futexes::wait(address, value, a[5] as u32, deadline(true)?),
-        linux::FUTEX_WAKE => Ok(futexes::wake_bits(address, value, futexes::ALL_BITS)?),
-        linux::FUTEX_WAKE_BITSET => Ok(futexes::wake_bits(address, value, a[5] as u32)?),
-        linux::FUTEX_REQUEUE => Ok(futexes::requeue(address, value, other, a[3] as u32, None)?),
-        linux::FUTEX_CMP_REQUEUE => {
-            Ok(futexes::requeue(address, value, other, a[3] as u32, Some(a[5] as u32))?)
+    let command = operation & !(PRIVATE | REALTIME);
+    if operation & REALTIME != 0 && command != linux::FUTEX_WAIT_BITSET {
+        return Err(Errno::ENOSYS.into());
+    }
+    match command {
+        linux::FUTEX_WAIT => futexes::wait(first.0, value, futexes::ALL_BITS, deadline(false)?),
+        linux::FUTEX_WAIT_BITSET => futexes::wait(first.0, value, bits, deadline(true)?),
+        linux::FUTEX_WAKE => Ok(futexes::wake_bits(first.0, first.1, futexes::ALL_BITS)?),
+        linux::FUTEX_WAKE_BITSET => Ok(futexes::wake_bits(first.0, first.1, bits)?),
+        linux::FUTEX_REQUEUE => Ok(futexes::requeue(first, second, None)?),
+        linux::FUTEX_CMP_REQUEUE => Ok(futexes::requeue(first, second, Some(bits))?),
+        linux::FUTEX_WAKE_OP => Ok(futexes::wake_and_change(first, second, bits)?),
+        linux::FUTEX_LOCK_PI..=linux::FUTEX_TRYLOCK_PI
+        | linux::FUTEX_WAIT_REQUEUE_PI..=linux::FUTEX_LOCK_PI2 => {
+            static SAID: AtomicBool = AtomicBool::new(false);
+            if !SAID.swap(true, Ordering::Relaxed) {
+                log::warn!("futexes with priority inheritance are not there: ENOSYS");
+            }
+            Err(Errno::ENOSYS.into())
         }
         _ => Err(Errno::ENOSYS.into()),
     }
@@ -236,7 +250,7 @@ pub fn futex(a: &Arguments) -> Outcome {
 pub fn set_tid_address(a: &Arguments) -> Outcome {
     let thread = scheduler::current();
     thread.clear_tid.store(a[0], Ordering::Relaxed);
-    Ok(thread.tid.into())
+    Ok(thread.tid().into())
 }
 
 const ROBUST_HEAD_SIZE: u64 = 24;

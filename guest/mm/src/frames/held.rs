@@ -187,19 +187,26 @@ impl Held<'_> {
         self.inner.info[frame.index()].referenced = referenced;
     }
 
+    /// A frame is used for something else from now on.
+    pub(crate) fn set_use(&mut self, frame: Frame, usage: Use) {
+        let inner = &mut *self.inner;
+        let before = core::mem::replace(&mut inner.info[frame.index()].usage, usage);
+        inner.by_use[before as usize] -= 1;
+        inner.by_use[usage as usize] += 1;
+    }
+
     /// How many frames there is metadata for.
     #[must_use]
     pub fn metadata_len(&self) -> usize {
         self.inner.info.len()
     }
 
-    /// The first frame from number `from` up (below `end`) that might be taken from
-    /// its owners: anonymous, or a page of an object.
+    /// The first frame from number `from` up (below `end`) with one of two uses.
     #[inline]
     #[must_use]
-    pub fn next_candidate(&self, from: usize, end: usize) -> Option<Candidate> {
+    pub fn next_candidate(&self, from: usize, end: usize, uses: [Use; 2]) -> Option<Candidate> {
         let info = &self.inner.info[from..end];
-        let is_candidate = |info: &FrameInfo| matches!(info.usage, Use::Anonymous | Use::Cache);
+        let is_candidate = |info: &FrameInfo| info.usage == uses[0] || info.usage == uses[1];
         let place = info.iter().position(is_candidate)?;
         let info = &info[place];
         Some(Candidate {

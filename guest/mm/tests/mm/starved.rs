@@ -1,11 +1,14 @@
 //! Random operations of a few processes with too little memory, swap, and a disk
 //! that fails now and then, against a model that knows nothing of all that.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use pagelab_abi::addr::{GuestVirt, PAGE_SHIFT};
 use pagelab_mm::{
-    Access, FaultError, MapFlags, MapRequest, MapSource, Page, RemapFlags, RemapRequest, Use,
+    Access, FaultError, MapFlags, MapRequest, MapSource, ObjectId, Page, RemapFlags, RemapRequest,
+    Use,
 };
 use pagelab_paging::EntryFlags;
 use proptest::collection::vec;
@@ -13,7 +16,7 @@ use proptest::prelude::*;
 
 use crate::check;
 use crate::disk::{World, all_mappings};
-use crate::lab::{Lab, PAGE, PRIVATE, RW};
+use crate::lab::{Lab, PAGE, PRIVATE, RW, SHARED};
 
 const FIRST: u64 = 0x4_0000 - 8;
 const WINDOW: u64 = 20;
@@ -29,6 +32,8 @@ enum Held {
     GivenUp(u8),
     /// A page of the file, until it is written if the mapping is private.
     File { index: u64, private: bool },
+    /// Shared memory.
+    Shared(Rc<RefCell<Vec<u8>>>, usize),
 }
 
 type Model = BTreeMap<u64, Held>;
@@ -36,6 +41,7 @@ type Model = BTreeMap<u64, Held>;
 #[derive(Clone, Debug)]
 enum Op {
     Map,
+    MapShared,
     MapFile { private: bool, from: u64 },
     Unmap,
     Store(u8),
@@ -63,6 +69,7 @@ struct Step {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => Just(Op::Map),
+        3 => Just(Op::MapShared),
         3 => (any::<bool>(), 0..FILE_PAGES).prop_map(|(private, from)| Op::MapFile { private, from }),
         1 => Just(Op::Unmap),
         16 => any::<u8>().prop_map(Op::Store),
@@ -130,6 +137,16 @@ fn run(world: &World<'_>, models: &mut Vec<Model>, file: &mut [u8], step: &Step)
                 pages.for_each(|page| drop(model.insert(page, Held::Own(0))));
             }
         }
+        Op::MapShared => {
+            let space = &mut world.spaces.borrow_mut()[process];
+            let flags = SHARED | MapFlags::FIXED;
+            if world.lab.map_at(space, at.0, end - step.page, RW, flags).is_ok() {
+                let object = Rc::new(RefCell::new(vec![0; WINDOW as usize]));
+                for (index, page) in pages.enumerate() {
+                    model.insert(page, Held::Shared(object.clone(), index));
+                }
+            }
+        }
         Op::MapFile { private, from } => {
             let length = (end - step.page).min(FILE_PAGES - from);
             let source = MapSource::Object {
@@ -164,6 +181,7 @@ fn run(world: &World<'_>, models: &mut Vec<Model>, file: &mut [u8], step: &Step)
             pagelab_mm::Machine::write_bytes(&memory.machine, frame, 0, &[byte]);
             match model.get_mut(&step.page) {
                 Some(Held::File { index, private: false }) => file[*index as usize] = byte,
+                Some(Held::Shared(object, index)) => object.borrow_mut()[*index] = byte,
                 Some(held) => *held = Held::Own(byte),
                 None => {}
             }
@@ -206,7 +224,7 @@ fn run(world: &World<'_>, models: &mut Vec<Model>, file: &mut [u8], step: &Step)
                         };
                         model.insert(page, held);
                     }
-                    Held::File { .. } => {}
+                    Held::File { .. } | Held::Shared(..) => {}
                 }
             }
         }
@@ -295,21 +313,23 @@ fn run_move(
 }
 
 fn check_byte(held: &Held, byte: u8, file: &[u8]) {
-    match *held {
-        Held::Own(own) => assert_eq!(byte, own),
-        Held::GivenUp(own) => assert!(byte == own || byte == 0),
-        Held::File { index, .. } => assert_eq!(byte, file[index as usize]),
+    match held {
+        Held::Own(own) => assert_eq!(byte, *own),
+        Held::GivenUp(own) => assert!(byte == *own || byte == 0),
+        Held::File { index, .. } => assert_eq!(byte, file[*index as usize]),
+        Held::Shared(object, index) => assert_eq!(byte, object.borrow()[*index]),
     }
 }
 
-/// What a page holds, wherever that is, without touching it.
-fn peek(world: &World<'_>, process: usize, page: u64) -> u8 {
+/// What a page holds, wherever that is, without touching it; shared memory that is
+/// not mapped is not looked at.
+fn peek(world: &World<'_>, process: usize, page: u64) -> Option<u8> {
     let memory = &world.lab.memory;
     let spaces = world.spaces.borrow();
     let space = &spaces[process];
     let tree = check::tree(world.lab, space.root());
     let entry = tree.entries.iter().find(|(at, _)| *at == address(page)).map(|found| found.1);
-    match entry {
+    let byte = match entry {
         Some(entry) if entry.is_present() => memory.machine.word(entry.frame(), 0) as u8,
         Some(entry) => {
             let slot = entry.swap_slot().unwrap();
@@ -320,9 +340,23 @@ fn peek(world: &World<'_>, process: usize, page: u64) -> u8 {
         }
         None => {
             let area = space.area_at(address(page)).unwrap();
-            area.object().map_or(0, |_| file_byte(world, area.index_of(address(page))))
+            match area.object() {
+                None => 0,
+                Some(object) if object == world.file => {
+                    file_byte(world, area.index_of(address(page)))
+                }
+                Some(_) => return None,
+            }
         }
-    }
+    };
+    Some(byte)
+}
+
+/// All objects but the swap cache.
+fn objects(world: &World<'_>) -> BTreeSet<ObjectId> {
+    let spaces = world.spaces.borrow();
+    let mapped = spaces.iter().flat_map(|space| space.areas().filter_map(|area| area.object()));
+    mapped.chain([world.file]).collect()
 }
 
 fn check_all(world: &World<'_>, models: &[Model], file: &[u8]) {
@@ -333,7 +367,9 @@ fn check_all(world: &World<'_>, models: &[Model], file: &[u8]) {
         let pages: u64 = world.spaces.borrow()[process].areas().map(|area| area.pages()).sum();
         assert_eq!(pages, model.len() as u64);
         for (&page, held) in model {
-            check_byte(held, peek(world, process, page), file);
+            if let Some(byte) = peek(world, process, page) {
+                check_byte(held, byte, file);
+            }
         }
     }
     let roots: Vec<_> = world.spaces.borrow().iter().map(|space| space.root()).collect();
@@ -352,8 +388,8 @@ fn check_counts(world: &World<'_>, roots: &[pagelab_abi::addr::Frame]) {
     for (frame, mappings) in all_mappings(world.lab, roots.iter().copied()) {
         counts.insert(frame, mappings.len() as u32);
     }
-    for object in [Some(world.file), world.swap].into_iter().flatten() {
-        memory.objects.for_each_page(&memory.machine, object, 0, |index, frame| {
+    for object in objects(world).into_iter().chain(world.swap) {
+        memory.objects.for_each_page(&memory.machine, object, 0..u64::MAX, |index, frame| {
             *counts.entry(frame).or_default() += 1;
             let held = memory.frames.hold();
             if object == world.file && !held.is_dirty(frame) {
@@ -382,7 +418,8 @@ fn check_counts(world: &World<'_>, roots: &[pagelab_abi::addr::Frame]) {
         }
     }
     let usage = memory.swap_use();
-    assert_eq!(usage.total - usage.free, slots.len() as u64);
+    let shared: u64 = objects(world).iter().map(|&object| memory.objects.swapped(object)).sum();
+    assert_eq!(usage.total - usage.free, slots.len() as u64 + shared);
     for (slot, count) in slots {
         assert_eq!(memory.swap.count(slot), count, "slot {slot}");
     }
@@ -407,6 +444,15 @@ proptest! {
             run(&world, &mut models, &mut file, step);
             check_all(&world, &models, &file);
         }
+        world.fail_after.set(usize::MAX);
+        for (process, model) in models.iter().enumerate() {
+            for (&page, held) in model {
+                if let Some(byte) = touch(&world, process, page, false) {
+                    check_byte(held, byte, &file);
+                }
+            }
+        }
+        check_all(&world, &models, &file);
         world.end();
     }
 }

@@ -194,3 +194,28 @@ fn pages_that_are_not_needed_for_long_go_at_once_unless_they_are_shared() {
     assert_eq!((world.load(two, at), world.load(one, file)), (1, 1));
     world.end();
 }
+
+#[test]
+fn shared_memory_goes_out_and_comes_back_for_all() {
+    let lab = Lab::new(512);
+    let memory = &lab.memory;
+    let world = World::with_swap(&lab, 1, 101);
+    let one = world.spawn();
+    let at = lab.map(&mut world.spaces.borrow_mut()[one], 8, RW, crate::lab::SHARED);
+    (0..8).for_each(|n| drop(world.store(one, page(at, n), n as u8 + 1)));
+    let two = fork(&world, one);
+    assert_eq!((world.load(two, page(at, 3)), world.reclaim(8).swapped), (4, 8));
+    assert_eq!((memory.swap_use().free, memory.frames.counters().cache), (92, 0));
+    assert_eq!(world.spaces.borrow()[one].resident().shared_memory, 0);
+    let (frame, faults) = world.touch(two, page(at, 3), Access::WRITE).unwrap();
+    assert_eq!(faults[0].kind, FaultKind::SwapIn);
+    let (again, faults) = world.touch(one, page(at, 3), Access::READ).unwrap();
+    assert_eq!((again, faults[0].kind, world.reads.get()), (frame, FaultKind::FileMinor, 1));
+    (0..8).for_each(|n| assert_eq!(world.load(one, page(at, n)), n as u8 + 1));
+    assert_eq!(memory.swap_use().free, 100);
+    // What is in swap when it is removed, or when its last mapping goes, is gone.
+    assert_eq!(world.reclaim(8).swapped, 8);
+    world.spaces.borrow_mut()[one].madvise(memory, at, 2 * PAGE, 9).unwrap();
+    assert_eq!((world.load(two, at), memory.swap_use().free), (0, 94));
+    world.end();
+}

@@ -5,12 +5,14 @@ use serde_json::{Map, Value, json};
 use super::record::filter;
 use crate::debug::answer::{Answer, Format, Listed, Rows, Step};
 use crate::debug::arguments::Arguments;
+use crate::debug::breakpoints::BreakpointError;
 use crate::debug::fault_stops;
 use crate::debug::filter::{ALL_KINDS, FaultFilter, kind_names};
 use crate::debug::lab::{Lab, describe, state_error};
 use crate::debug::protocol::CommandError;
 use crate::stop::GENERAL_NAMES;
 use crate::vstate::control::{Activity, Pause, Resume};
+use crate::vstate::guest_debug::Condition;
 
 type Result = std::result::Result<Answer, CommandError>;
 
@@ -54,6 +56,10 @@ impl Rows for Waiting {
                 Step::Row
             }
         }
+    }
+
+    fn waits_for_a_moment(&self) -> bool {
+        true
     }
 
     fn trailer(&mut self) -> Map<String, Value> {
@@ -119,7 +125,20 @@ pub fn breaks(lab: &mut Lab, _arguments: &Arguments, format: Format) -> Result {
         }
         (value, text)
     };
-    let rows = lab.stops.list().into_iter().map(row).collect();
+    let mut rows: Vec<_> = lab.stops.list().into_iter().map(row).collect();
+    let breakpoints = lab.control.breakpoints();
+    for software in breakpoints.software {
+        let at = format!("{:#x}", software.address);
+        rows.push((
+            json!({ "at": at, "condition": "execute" }),
+            format!("      at {at}: execute (int3)"),
+        ));
+    }
+    for (address, condition) in breakpoints.hardware.into_iter().flatten() {
+        let condition = format!("{condition:?}").to_lowercase();
+        let value = json!({ "at": format!("{address:#x}"), "condition": condition });
+        rows.push((value, format!("      at {address:#x}: {condition}")));
+    }
     Ok(Answer::default().with_rows(Listed::new(format, rows)))
 }
 
@@ -127,17 +146,55 @@ fn kind_words(kinds: u32) -> String {
     if kinds == ALL_KINDS { "any fault".to_owned() } else { kind_names(kinds).join(", ") }
 }
 
+/// `breakpoint`.
+pub fn breakpoint(lab: &mut Lab, arguments: &Arguments, _format: Format) -> Result {
+    let address = arguments.number("address").unwrap_or(0);
+    let length = |name| {
+        let length = arguments.number(name).and_then(|length| u8::try_from(length).ok());
+        length.filter(|length| {
+            matches!(length, 1 | 2 | 4 | 8) && address.is_multiple_of(u64::from(*length))
+        })
+    };
+    let condition = match (arguments.flag("write"), arguments.flag("access")) {
+        (false, false) => Some(Condition::Execute),
+        (true, false) => length("write").map(Condition::Write),
+        (false, true) => length("access").map(Condition::Access),
+        (true, true) => None,
+    };
+    let condition = condition.ok_or_else(|| {
+        CommandError::parameters(
+            "either ‘write’ or ‘access’, of 1, 2, 4 or 8 bytes at a multiple of that",
+        )
+    })?;
+    lab.breaker().add(address, condition).map_err(breakpoint_error)?;
+    Ok(Answer::new(
+        json!({ "at": format!("{address:#x}") }),
+        format!("breakpoint at {address:#x}\n"),
+    ))
+}
+
+fn breakpoint_error(error: BreakpointError) -> CommandError {
+    match error {
+        BreakpointError::Control(error) => state_error(error),
+        other => CommandError::failed(other.to_string()),
+    }
+}
+
 /// `unbreak`.
 pub fn unbreak(lab: &mut Lab, arguments: &Arguments, _format: Format) -> Result {
-    let number = arguments.number("number");
-    let removed = lab.stops.remove(number);
-    lab.update_recording();
-    match (number, removed) {
-        (Some(number), 0) => {
-            Err(CommandError::parameters(format!("no fault with number {number} is waited for")))
-        }
-        _ => Ok(Answer::new(json!({ "removed": removed }), format!("{removed} removed\n"))),
+    let (number, at) = (arguments.number("number"), arguments.number("at"));
+    let mut removed = 0;
+    if at.is_none() {
+        removed += lab.stops.remove(number);
+        lab.update_recording();
     }
+    if number.is_none() {
+        removed += lab.breaker().remove(at, |_| true).map_err(breakpoint_error)?;
+    }
+    if removed == 0 && (number.is_some() || at.is_some()) {
+        return Err(CommandError::parameters("that is not waited for"));
+    }
+    Ok(Answer::new(json!({ "removed": removed }), format!("{removed} removed\n")))
 }
 
 /// `regs`.

@@ -1,5 +1,7 @@
 //! Fault counters and marks.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use pagelab_abi::fault::FaultKind;
@@ -10,6 +12,10 @@ use crate::debug::answer::{Answer, Format, Listed};
 use crate::debug::arguments::Arguments;
 use crate::debug::lab::{Lab, MOST_MARKS, Mark};
 use crate::debug::protocol::CommandError;
+use crate::debug::report::kernel_error;
+use crate::inspect::kernel::Process;
+use crate::inspect::pages::diff::Snapshot as TableSnapshot;
+use crate::inspect::pages::scan::Range;
 
 type Result = std::result::Result<Answer, CommandError>;
 
@@ -26,10 +32,21 @@ pub fn find_mark<'a>(lab: &'a Lab, name: &str) -> std::result::Result<&'a Mark, 
 
 /// `faults`.
 pub fn faults(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
-    let counters = lab.counters()?;
     let since = arguments.text("since").map(|name| find_mark(lab, name)).transpose()?;
-    let before = since.map(|mark| mark.counters.faults);
-    Ok(table(&counters.faults, before.as_ref(), lab.tsc_khz, format))
+    let Some(pid) = arguments.pid()? else {
+        let before = since.map(|mark| mark.counters.faults);
+        let whose = "the guest";
+        return Ok(table(&lab.counters()?.faults, before.as_ref(), lab.tsc_khz, format, whose));
+    };
+    let process = lab.source().kernel()?.process(pid).map_err(kernel_error)?;
+    // One that was not there yet had no faults.
+    let before = since.and_then(|mark| mark.processes.get(&pid));
+    let now = counters(&process);
+    Ok(table(&now, before, lab.tsc_khz, format, &format!("process {pid} ({})", process.name)))
+}
+
+fn counters(process: &Process) -> FaultCounters {
+    FaultCounters { count: process.faults.count, cost: process.faults.cost }
 }
 
 /// A table of counters, less those of a moment before.
@@ -38,6 +55,7 @@ pub fn table(
     before: Option<&FaultCounters>,
     tsc_khz: u64,
     format: Format,
+    whose: &str,
 ) -> Answer {
     let since = |now: &[u64], before: Option<&[u64]>, kind: FaultKind| {
         let index = kind as usize;
@@ -60,7 +78,7 @@ pub fn table(
             rows.push((value, text));
         }
     }
-    let text = format!("page faults of the guest: {total}\n");
+    let text = format!("page faults of {whose}: {total}\n");
     Answer::new(json!({ "total": total, "level": 1 }), text).with_rows(Listed::new(format, rows))
 }
 
@@ -84,12 +102,42 @@ pub fn mark(lab: &mut Lab, arguments: &Arguments, _format: Format) -> Result {
     if lab.marks.len() >= MOST_MARKS && !lab.marks.contains_key(&name) {
         return Err(CommandError::failed(format!("there are {MOST_MARKS} marks already")));
     }
-    let mark = Mark { at: Instant::now(), counters, place: lab.history.end() };
+    let mut mark = Mark {
+        at: Instant::now(),
+        counters,
+        place: lab.history.end(),
+        processes: BTreeMap::new(),
+        tables: BTreeMap::new(),
+    };
+    keep_processes(lab, &name, &mut mark);
     let seconds = mark.at.duration_since(lab.began).as_secs_f64();
     let replaced = lab.marks.insert(name.clone(), mark).is_some();
     let text =
         format!("marked ‘{name}’ at {seconds:.3} s{}\n", if replaced { ", again" } else { "" });
     Ok(Answer::new(json!({ "name": name, "seconds": seconds, "replaced": replaced }), text))
+}
+
+/// Keeps the counters and page tables of all processes, as far as there is room.
+fn keep_processes(lab: &Lab, name: &str, mark: &mut Mark) {
+    /// Tables of 4 KiB in all marks together: 128 MiB.
+    const MOST_TABLES: usize = 1 << 15;
+    let source = lab.source();
+    let Ok(list) = source.kernel().and_then(|kernel| kernel.processes().map_err(kernel_error))
+    else {
+        return;
+    };
+    let others = lab.marks.iter().filter(|(other, _)| *other != name);
+    let kept = others.flat_map(|(_, mark)| mark.tables.values()).map(|tables| tables.tables());
+    let mut room = MOST_TABLES.saturating_sub(kept.sum());
+    for process in list.processes {
+        mark.processes.insert(process.pid, counters(&process));
+        let (Some(root), Some(space)) = (process.root(), &process.space) else { continue };
+        if usize::try_from(space.tables).is_ok_and(|tables| tables <= room) {
+            let tables = TableSnapshot::take(&*lab.ram, root, Range::USER);
+            room = room.saturating_sub(tables.tables());
+            mark.tables.insert(process.pid, Arc::new(tables));
+        }
+    }
 }
 
 /// `marks`.
@@ -102,24 +150,5 @@ pub fn marks(lab: &mut Lab, _arguments: &Arguments, format: Format) -> Result {
         (value, format!("{seconds:>10.3} s  {faults:>10} faults  {name}"))
     };
     let rows = lab.marks.iter().map(row).collect();
-    Ok(Answer::default().with_rows(Listed::new(format, rows)))
-}
-
-/// `frames`.
-pub fn frames(lab: &mut Lab, _arguments: &Arguments, format: Format) -> Result {
-    let frames = lab.counters()?.frames;
-    let uses = [
-        ("total", frames.total),
-        ("free", frames.free),
-        ("untouched", frames.untouched),
-        ("page_tables", frames.tables),
-        ("kernel", frames.kernel),
-        ("anonymous", frames.anonymous),
-        ("cache", frames.cache),
-    ];
-    let row = |(name, count): (&str, u64)| {
-        (json!({ "use": name, "frames": count }), format!("{count:>10}  {name}"))
-    };
-    let rows = uses.into_iter().map(row).collect();
     Ok(Answer::default().with_rows(Listed::new(format, rows)))
 }

@@ -2,19 +2,17 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::debug::answer::{Answer, Effect, Format, Listed};
 use crate::debug::arguments::{Arguments, COMMON, Parameter};
 use crate::debug::commands::{self, COMMANDS, Command};
 use crate::debug::lab::{Lab, describe};
+use crate::debug::metrics;
 use crate::debug::protocol::{self, CommandError};
-use crate::debug::{answers, metrics};
 use crate::machine::observer::Recording;
 
 type Result = std::result::Result<Answer, CommandError>;
-/// What carries a command out.
-type Part = fn(&mut Lab, &Arguments, Format) -> Result;
 
 /// `help`.
 pub fn help(_lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
@@ -99,72 +97,6 @@ pub fn kvm(lab: &mut Lab, _arguments: &Arguments, format: Format) -> Result {
     };
     let rows = snapshot.iter().map(row).collect();
     Ok(Answer::default().with_rows(Listed::new(format, rows)))
-}
-
-/// `snapshot`: status, faults, frames and, if the guest is paused, registers.
-pub fn snapshot(lab: &mut Lab, _arguments: &Arguments, _format: Format) -> Result {
-    let none = Arguments::default();
-    let parts: [(&str, Part); 6] = [
-        ("version", version),
-        ("status", status),
-        ("faults", answers::faults::faults),
-        ("frames", answers::faults::frames),
-        ("marks", answers::faults::marks),
-        ("registers", answers::control::regs),
-    ];
-    let mut whole = Answer::default();
-    for (name, part) in parts {
-        // Json rows come as values, so that both forms are made of one answer.
-        let (value, text) = match part(lab, &none, Format::Json) {
-            Ok(answer) => {
-                (Value::Object(collect(lab, answer.fields, answer.rows)), text_of(lab, part))
-            }
-            Err(error) => (json!({ "error": error.message }), format!("{error}\n")),
-        };
-        whole.fields.insert(name.to_owned(), value);
-        let _ = write!(whole.text, "== {name}\n{text}");
-    }
-    Ok(whole)
-}
-
-/// An answer's fields with all of its rows, which must be few.
-fn collect(
-    lab: &mut Lab,
-    mut fields: Map<String, Value>,
-    rows: Option<Box<dyn crate::debug::answer::Rows>>,
-) -> Map<String, Value> {
-    if let Some(rows) = rows {
-        let lines = all_rows(lab, rows);
-        let values = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        fields.insert("rows".to_owned(), Value::Array(values));
-    }
-    fields
-}
-
-fn text_of(lab: &mut Lab, part: Part) -> String {
-    match part(lab, &Arguments::default(), Format::Text) {
-        Err(error) => format!("{error}\n"),
-        Ok(answer) => {
-            let mut text = answer.text;
-            for line in answer.rows.map(|rows| all_rows(lab, rows)).unwrap_or_default() {
-                text.push_str(&line);
-                text.push('\n');
-            }
-            text
-        }
-    }
-}
-
-fn all_rows(lab: &mut Lab, mut rows: Box<dyn crate::debug::answer::Rows>) -> Vec<String> {
-    /// More than any part of a snapshot has.
-    const MOST: usize = 1000;
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    while lines.len() < MOST && matches!(rows.next(lab, &mut line), crate::debug::answer::Step::Row)
-    {
-        lines.push(std::mem::take(&mut line));
-    }
-    lines
 }
 
 /// `metrics`.

@@ -84,7 +84,7 @@ pub fn memory(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
     })?;
     let root = match arguments.flag("physical") {
         true => None,
-        false => Some(lab.space(arguments.number("root"))?.root),
+        false => Some(lab.space(arguments.text("of"))?.root),
     };
     let fields = json!({ "address": format!("{start:#x}"), "length": length });
     Ok(Answer::new(fields, "").with_rows(Dump { format, root, next: start, end }))
@@ -98,7 +98,7 @@ pub fn disas(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
         Some(address) => address,
         None => lab.control.registers().map_err(state_error)?.rip,
     };
-    let space = lab.space(arguments.number("root"))?;
+    let space = lab.space(arguments.text("of"))?;
     let lines = disassemble::around(&space, GuestVirt(address), None, 0, count);
     if lines.is_empty() {
         return Err(CommandError::failed(format!("nothing can be read at {address:#x}")));
@@ -118,7 +118,7 @@ pub fn disas(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
 /// `walk`.
 pub fn walk(lab: &mut Lab, arguments: &Arguments, _format: Format) -> Result {
     let address = GuestVirt(arguments.number("address").unwrap_or(0));
-    let space = lab.space(arguments.number("root"))?;
+    let space = lab.space(arguments.text("of"))?;
     let shown = walks::show(&space, address);
     let steps: Vec<Value> = shown
         .walk

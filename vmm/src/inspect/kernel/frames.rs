@@ -17,12 +17,19 @@ use zerocopy::FromBytes;
 
 use super::{Kernel, KernelError};
 use crate::inspect::PhysicalMemory;
+use crate::inspect::pages::Range;
+use crate::inspect::pages::alias::{Alias, aliases, find_aliases};
 use crate::inspect::pages::scan::{Problem, Run, Visitor, scan};
-use crate::inspect::pages::{Alias, Range, aliases};
 use crate::inspect::value::{Consistency, Hex};
 
 /// More frames than a guest can have: 16 TiB.
 const MAX_FRAMES: u64 = 1 << 32;
+
+/// Entries of page tables that are looked at for one question: many times more
+/// than a guest has, unless it lies.
+const MAX_ENTRIES: u64 = 1 << 28;
+/// Frames of one run of entries that are counted one by one.
+const MAX_RUN_FRAMES: u64 = 1 << 18;
 
 /// What a frame is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -151,6 +158,8 @@ pub struct MappersOfFrame {
     pub owner: Hex,
     /// Who maps it, found in the page tables.
     pub mappers: Vec<Mapper>,
+    /// Not all page tables were looked at: there are impossibly many entries.
+    pub truncated: bool,
     /// Whether all of this belongs together.
     pub consistency: Consistency,
 }
@@ -165,14 +174,14 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
         let directory = self.directory()?;
         let start = directory.frames.load(Ordering::Relaxed);
         let count = directory.frame_count.load(Ordering::Relaxed);
+        // There are no more frames than memory has, so no more is read for them.
+        let last = count.checked_sub(1).filter(|&last| last < MAX_FRAMES);
+        let last = last.map(|last| GuestPhys(last << PAGE_SHIFT));
+        let is_memory = last.is_some_and(|last| self.memory.is_memory(last, last));
+        let size = usize::try_from(count).ok().filter(|_| is_memory);
+        let size = size.and_then(|count| count.checked_mul(size_of::<FrameRecord>()));
         let too_many = KernelError::TooMany { what: "frames", number: count };
-        if count > MAX_FRAMES {
-            return Err(too_many);
-        }
-        let size = usize::try_from(count).ok().and_then(|count| count.checked_mul(16));
-        let Some(size) = size else { return Err(too_many) };
-        // The bytes are taken piece by piece, so that a guest that claims more
-        // frames than it has memory for their table does not cost that much.
+        let size = size.ok_or(too_many)?;
         let mut records = Vec::new();
         let each = size_of::<FrameRecord>();
         let mut at = 0;
@@ -267,12 +276,18 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
         let mut consistency = list.consistency;
         let mut mappers = Vec::new();
         let mut seen = Vec::new();
+        let mut entries = 0_u64;
         for process in &list.processes {
             let Some(root) = process.root().filter(|root| !seen.contains(root)) else { continue };
-            // Threads of execution that share an address space are one mapper.
+            // Processes that share an address space are one mapper.
             seen.push(root);
-            let (found, unchanged) =
-                self.while_unchanged(process, || aliases(self.memory, root, physical, Range::USER));
+            if entries > MAX_ENTRIES {
+                break;
+            }
+            let ((found, cost), unchanged) = self.while_unchanged(process, || {
+                find_aliases(self.memory, root, physical, Range::USER)
+            });
+            entries += cost.entries;
             consistency = consistency.and(unchanged);
             mappers.extend(found.into_iter().map(|alias| Mapper {
                 pid: process.pid,
@@ -301,6 +316,7 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
             dirty: record.dirty != 0,
             owner: Hex(record.owner),
             mappers,
+            truncated: entries > MAX_ENTRIES,
             consistency,
         })
     }
@@ -311,25 +327,63 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
     ///
     /// If the guest's table of processes makes no sense.
     pub fn mapping_counts(&self) -> Result<BTreeMap<u64, u32>, KernelError> {
-        let mut counter = Counter(BTreeMap::new());
+        self.count_entries(|run, counts| {
+            if !run.entry.is_present() {
+                return;
+            }
+            let first = run.physical() >> PAGE_SHIFT;
+            // Of a page of 1 GiB only the beginning: this guest has none.
+            let pages = (run.bytes() >> PAGE_SHIFT).min(MAX_RUN_FRAMES);
+            for frame in first..first + pages {
+                *counts.entry(frame).or_insert(0) += 1;
+            }
+        })
+    }
+
+    /// How many entries of programs' page tables hold each slot of swap.
+    ///
+    /// # Errors
+    ///
+    /// If the guest's table of processes makes no sense.
+    pub fn swap_holders(&self) -> Result<BTreeMap<u64, u32>, KernelError> {
+        self.count_entries(|run, counts| {
+            if let Some(slot) = run.entry.swap_slot() {
+                *counts.entry(slot).or_insert(0) += 1;
+            }
+        })
+    }
+
+    /// Goes through the entries of all programs' page tables, each table once.
+    fn count_entries(
+        &self,
+        count: impl FnMut(&Run, &mut BTreeMap<u64, u32>),
+    ) -> Result<BTreeMap<u64, u32>, KernelError> {
+        let mut counter = Counter { counts: BTreeMap::new(), count };
         let mut seen = Vec::new();
+        let mut entries = 0;
         for process in self.processes()?.processes {
             let Some(root) = process.root().filter(|root| !seen.contains(root)) else { continue };
             seen.push(root);
-            scan(self.memory, root, &[Range::USER], &mut counter);
+            if entries <= MAX_ENTRIES {
+                entries += scan(self.memory, root, &[Range::USER], &mut counter).entries;
+            }
         }
-        Ok(counter.0)
+        Ok(counter.counts)
     }
 }
 
-struct Counter(BTreeMap<u64, u32>);
+struct Counter<F> {
+    counts: BTreeMap<u64, u32>,
+    count: F,
+}
 
-impl Visitor for Counter {
+impl<F: FnMut(&Run, &mut BTreeMap<u64, u32>)> Visitor for Counter<F> {
     fn pages(&mut self, run: &Run) {
-        let first = run.physical() >> PAGE_SHIFT;
-        for frame in first..first + (run.bytes() >> PAGE_SHIFT) {
-            *self.0.entry(frame).or_insert(0) += 1;
-        }
+        (self.count)(run, &mut self.counts);
+    }
+
+    fn absent(&mut self, run: &Run) {
+        (self.count)(run, &mut self.counts);
     }
 
     fn problem(&mut self, _: Problem) {}
@@ -368,6 +422,9 @@ impl fmt::Display for MappersOfFrame {
         writeln!(f, ", owner word {}", self.owner)?;
         for Mapper { pid, name, alias } in &self.mappers {
             writeln!(f, "{pid:>6} {name:<15} {alias}")?;
+        }
+        if self.truncated {
+            writeln!(f, "... and perhaps more: not all page tables were looked at")?;
         }
         if self.mappers.is_empty() {
             writeln!(f, "nobody maps it")?;

@@ -24,9 +24,11 @@ const MAX_AREAS: u64 = 1 << 17;
 /// More areas than a leaf holds.
 const MAX_LEAF_AREAS: u64 = 1 << 10;
 /// More named objects than fit into memory.
-const MAX_NAMES: u64 = 1 << 20;
+const MAX_NAMES: u64 = 1 << 16;
 /// Longest path.
 const MAX_PATH: u64 = 1 << 13;
+/// Longest of all paths together.
+const MAX_PATHS: usize = 1 << 24;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -371,10 +373,18 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
             let size = bounded("names", count, MAX_NAMES, each, start)?;
             let bytes = self.read_bytes("the table of names", start, size)?;
             let mut names = BTreeMap::new();
+            let mut total = 0;
             for record in bytes.chunks_exact(each) {
                 let Ok(record) = NameRecord::read_from_bytes(record) else { continue };
                 let length = u64::from(record.length);
                 let length = bounded("bytes of a name", length, MAX_PATH, 1, record.path)?;
+                total += length;
+                if total > MAX_PATHS {
+                    return Err(KernelError::TooMany {
+                        what: "bytes of names",
+                        number: total as u64,
+                    });
+                }
                 let path = self.read_bytes("a name", record.path, length)?;
                 let mut path = String::from_utf8_lossy(&path).into_owned();
                 if record.deleted != 0 {

@@ -5,7 +5,7 @@ use std::fmt;
 use pagelab_abi::addr::{GuestPhys, PAGE_SIZE};
 use serde::Serialize;
 
-use super::scan::{Problem, Range, Run, Visitor, scan};
+use super::scan::{Cost, Problem, Range, Run, Visitor, scan};
 use crate::inspect::PhysicalMemory;
 use crate::inspect::value::{Flags, Hex, Rights};
 
@@ -41,9 +41,19 @@ pub fn aliases<M: PhysicalMemory>(
     physical: GuestPhys,
     range: Range,
 ) -> Vec<Alias> {
+    find_aliases(memory, root, physical, range).0
+}
+
+/// The same, with what it cost.
+pub(crate) fn find_aliases<M: PhysicalMemory>(
+    memory: &M,
+    root: GuestPhys,
+    physical: GuestPhys,
+    range: Range,
+) -> (Vec<Alias>, Cost) {
     let mut finder = Finder { frame: physical.page_start().0, found: Vec::new() };
-    scan(memory, root, &[range], &mut finder);
-    finder.found
+    let cost = scan(memory, root, &[range], &mut finder);
+    (finder.found, cost)
 }
 
 struct Finder {

@@ -159,7 +159,7 @@ impl<'a, M: PhysicalMemory> Searcher<'a, M> {
 
     /// Looks in one page, which shows at `address`.
     fn page(&mut self, address: u64, physical: GuestPhys, is_virtual: bool) {
-        const PAGE: usize = PAGE_SIZE as usize;
+        const PAGE: usize = 4096;
         let follows = self.tail_at.0.checked_add(self.tail.len() as u64) == Some(address);
         if !follows {
             self.tail.clear();

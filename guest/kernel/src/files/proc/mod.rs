@@ -53,7 +53,7 @@ impl ProcSource for Kernel {
     }
 
     fn current_thread(&self) -> u32 {
-        scheduler::current().tid
+        scheduler::current().tid()
     }
 
     fn next_process(&self, first: u32) -> Option<u32> {
@@ -67,7 +67,7 @@ impl ProcSource for Kernel {
             // Process 1, or one that waits to be waited for: its first thread shows.
             return (process.pid >= first).then_some(process.pid);
         }
-        threads.iter().map(|thread| thread.tid).filter(|&tid| tid >= first).min()
+        threads.iter().map(|thread| thread.tid()).filter(|&tid| tid >= first).min()
     }
 
     fn status(&self, process: u32, thread: u32) -> Result<ProcessStatus> {

@@ -8,6 +8,7 @@
 //! | [`attributes`] | `stat` and what it shows |
 //! | [`locks`] | `flock`, and records of `fcntl` |
 //! | [`poll`] | waiting for several files |
+//! | [`events`] | files that say when something happened: `epoll`, `timerfd`, `eventfd` |
 //! | [`ioctl`] | devices |
 //! | [`mapping`] | what `mmap` of a file maps |
 //! | [`mount`] | file systems in memory that programs mount |
@@ -26,6 +27,7 @@ use crate::user;
 
 mod attributes;
 mod descriptors;
+mod events;
 mod ioctl;
 pub mod locks;
 mod mapping;
@@ -46,6 +48,7 @@ pub fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
             .or_else(|| attributes::dispatch(call, a))
             .or_else(|| names::dispatch(call, a))
             .or_else(|| poll::dispatch(call, a))
+            .or_else(|| events::dispatch(call, a))
             .or_else(|| mount::dispatch(call, a))
             .or_else(|| ioctl::dispatch(call, a)),
     }
