@@ -91,6 +91,15 @@ pub struct Program {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAProgram(pub &'static str);
 
+/// Whether a file's program headers go on behind these first bytes of it.
+pub fn needs_more(head: &[u8]) -> bool {
+    FileHeader::read_from_prefix(head).is_ok_and(|(header, _)| {
+        let size = usize::from(header.program_header_count) * size_of::<Segment>();
+        header.magic == MAGIC
+            && header.program_headers.saturating_add(size as u64) > head.len() as u64
+    })
+}
+
 impl Program {
     /// Reads the headers from the first bytes of a file.
     ///

@@ -14,6 +14,10 @@ use crate::elf;
 use crate::process::exec::Arguments;
 use crate::process::program::ProgramFile;
 
+/// What holds the headers of most programs, and any script's first line: copying
+/// is dear where ring 0 is emulated.
+const USUAL_HEAD: usize = 1024;
+
 /// How much of a script's first line counts, as on Linux.
 const LINE: usize = 256;
 
@@ -100,9 +104,16 @@ fn open_interpreter(
 fn read_head(node: &PathNode) -> Result<Vec<u8>, Errno> {
     // As on Linux, what is executed counts as opened.
     node.inode().open(0)?;
-    let mut head = vec![0; elf::HEAD_SIZE];
-    let mut sink = SliceSink::new(&mut head);
-    let length = node.inode().read_at(0, &mut sink)?;
+    let head = read_start(node, USUAL_HEAD)?;
+    if head.len() < USUAL_HEAD || !elf::needs_more(&head) {
+        return Ok(head);
+    }
+    read_start(node, elf::HEAD_SIZE)
+}
+
+fn read_start(node: &PathNode, most: usize) -> Result<Vec<u8>, Errno> {
+    let mut head = vec![0; most];
+    let length = node.inode().read_at(0, &mut SliceSink::new(&mut head))?;
     head.truncate(length);
     Ok(head)
 }
