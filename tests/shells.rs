@@ -59,8 +59,13 @@ impl Shell {
         if !self.is_installed() {
             return;
         }
+        let folder = tempfile::tempdir().expect("a folder");
         let mut command = self.here();
-        command.args(self.arguments).args(["-c", script]).stdin(Stdio::null());
+        command
+            .env("TMPDIR", folder.path())
+            .args(self.arguments)
+            .args(["-c", script])
+            .stdin(Stdio::null());
         let expected = command.output().expect("the shell runs here");
         let mut lab = self.in_a_lab(&[]);
         lab.command.args(self.arguments).args(["-c", script]);
@@ -146,7 +151,7 @@ const JOBS_OF_BASH: &[&str] = &[
     "(kill -STOP $BASHPID; exit 4) & read -t 1 x; jobs",
     "fg %1 >/dev/null; echo ended $?",
     "(kill -STOP $BASHPID; exit 5) & read -t 1 x; bg %1 >/dev/null; wait %1; echo ended $?",
-    "(kill -STOP $BASHPID) & read -t 1 x; kill -KILL %1; wait %1; echo ended $?",
+    "(kill -STOP $BASHPID) & read -t 1 x; kill -KILL %1; read -t 1 x; wait %1; echo ended $?",
     "exit 7",
 ];
 
