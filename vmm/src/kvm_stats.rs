@@ -97,6 +97,12 @@ impl Snapshot {
     }
 }
 
+impl<'a> FromIterator<(&'a str, u64)> for Snapshot {
+    fn from_iter<T: IntoIterator<Item = (&'a str, u64)>>(values: T) -> Self {
+        Self { values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
+    }
+}
+
 impl KvmStats {
     /// Opens the statistics of `owner`, a `VmFd` or a `VcpuFd`.
     ///

@@ -1,5 +1,6 @@
 //! `maps` and `smaps` of a process in Linux's format, from outside the guest.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use pagelab_abi::addr::{PAGE_SHIFT, PAGE_SIZE};
@@ -44,8 +45,11 @@ pub struct Usage {
     pub anonymous: u64,
     /// `LazyFree`.
     pub lazily_freed: u64,
-    /// `Swap`: entries that are not present and not empty.
+    /// `Swap`.
     pub swap: u64,
+    /// `SwapPss`, with 12 bits behind the point.
+    #[serde(skip)]
+    proportional_swap: u64,
     /// `Locked`, likewise with 12 bits behind the point.
     #[serde(skip)]
     proportional_locked: u64,
@@ -130,9 +134,11 @@ pub fn smaps<M: PhysicalMemory>(
     let (looked, unchanged) = kernel.while_unchanged(process, || {
         let mut maps = maps(kernel, process)?;
         let frames = kernel.frame_table()?;
+        let has_swap = process.space.is_some_and(|space| space.swapped_pages > 0);
+        let holders = if has_swap { kernel.swap_holders()? } else { BTreeMap::new() };
         if let Some(root) = process.root() {
             for named in &mut maps.areas {
-                let mut counter = Counter::new(&frames, &named.area);
+                let mut counter = Counter::new(&frames, &holders, &named.area);
                 let range = Range { first: named.area.start.0, last: named.area.end.0 - 1 };
                 scan(kernel.memory(), root, &[range], &mut counter);
                 named.usage = Some(counter.usage);
@@ -147,13 +153,15 @@ pub fn smaps<M: PhysicalMemory>(
 
 struct Counter<'a> {
     frames: &'a FrameTable,
+    /// How many entries hold each slot of swap.
+    holders: &'a BTreeMap<u64, u32>,
     area: &'a Area,
     usage: Usage,
 }
 
 impl<'a> Counter<'a> {
-    fn new(frames: &'a FrameTable, area: &'a Area) -> Self {
-        Self { frames, area, usage: Usage::default() }
+    fn new(frames: &'a FrameTable, holders: &'a BTreeMap<u64, u32>, area: &'a Area) -> Self {
+        Self { frames, holders, area, usage: Usage::default() }
     }
 
     fn page(&mut self, frame: u64, flags: EntryFlags) {
@@ -204,9 +212,11 @@ impl Visitor for Counter<'_> {
     }
 
     fn absent(&mut self, run: &Run) {
-        let Range { first, last } = Range { first: self.area.start.0, last: self.area.end.0 - 1 };
-        if run.level == Level::One && first <= run.start && run.start <= last {
+        let Some(slot) = run.entry.swap_slot().filter(|_| run.level == Level::One) else { return };
+        if self.area.start.0 <= run.start && run.start < self.area.end.0 {
+            let holders = self.holders.get(&slot).copied().unwrap_or(1).max(1);
             self.usage.swap += PAGE_SIZE;
+            self.usage.proportional_swap += (PAGE_SIZE << SHARE_SHIFT) / u64::from(holders);
         }
     }
 
@@ -292,7 +302,7 @@ impl NamedArea {
             ("Shared_Hugetlb:", 0),
             ("Private_Hugetlb:", 0),
             ("Swap:", usage.swap),
-            ("SwapPss:", usage.swap),
+            ("SwapPss:", usage.proportional_swap >> SHARE_SHIFT),
             ("Locked:", usage.proportional_locked >> SHARE_SHIFT),
         ];
         for (label, bytes) in rows {

@@ -327,7 +327,38 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
     ///
     /// If the guest's table of processes makes no sense.
     pub fn mapping_counts(&self) -> Result<BTreeMap<u64, u32>, KernelError> {
-        let mut counter = Counter(BTreeMap::new());
+        self.count_entries(|run, counts| {
+            if !run.entry.is_present() {
+                return;
+            }
+            let first = run.physical() >> PAGE_SHIFT;
+            // Of a page of 1 GiB only the beginning: this guest has none.
+            let pages = (run.bytes() >> PAGE_SHIFT).min(MAX_RUN_FRAMES);
+            for frame in first..first + pages {
+                *counts.entry(frame).or_insert(0) += 1;
+            }
+        })
+    }
+
+    /// How many entries of programs' page tables hold each slot of swap.
+    ///
+    /// # Errors
+    ///
+    /// If the guest's table of processes makes no sense.
+    pub fn swap_holders(&self) -> Result<BTreeMap<u64, u32>, KernelError> {
+        self.count_entries(|run, counts| {
+            if let Some(slot) = run.entry.swap_slot() {
+                *counts.entry(slot).or_insert(0) += 1;
+            }
+        })
+    }
+
+    /// Goes through the entries of all programs' page tables, each table once.
+    fn count_entries(
+        &self,
+        count: impl FnMut(&Run, &mut BTreeMap<u64, u32>),
+    ) -> Result<BTreeMap<u64, u32>, KernelError> {
+        let mut counter = Counter { counts: BTreeMap::new(), count };
         let mut seen = Vec::new();
         let mut entries = 0;
         for process in self.processes()?.processes {
@@ -337,20 +368,22 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
                 entries += scan(self.memory, root, &[Range::USER], &mut counter).entries;
             }
         }
-        Ok(counter.0)
+        Ok(counter.counts)
     }
 }
 
-struct Counter(BTreeMap<u64, u32>);
+struct Counter<F> {
+    counts: BTreeMap<u64, u32>,
+    count: F,
+}
 
-impl Visitor for Counter {
+impl<F: FnMut(&Run, &mut BTreeMap<u64, u32>)> Visitor for Counter<F> {
     fn pages(&mut self, run: &Run) {
-        let first = run.physical() >> PAGE_SHIFT;
-        // Of a page of 1 GiB only the beginning: this guest has none.
-        let pages = (run.bytes() >> PAGE_SHIFT).min(MAX_RUN_FRAMES);
-        for frame in first..first + pages {
-            *self.0.entry(frame).or_insert(0) += 1;
-        }
+        (self.count)(run, &mut self.counts);
+    }
+
+    fn absent(&mut self, run: &Run) {
+        (self.count)(run, &mut self.counts);
     }
 
     fn problem(&mut self, _: Problem) {}

@@ -9,7 +9,7 @@ use pagelab_abi::directory::{
     USE_ANONYMOUS, USE_KERNEL, area,
 };
 use pagelab_abi::fault::FaultKind;
-use pagelab_paging::{EntryFlags, Level};
+use pagelab_paging::{Entry, EntryFlags, Level};
 use proptest::prelude::*;
 use zerocopy::Immutable;
 
@@ -194,6 +194,28 @@ fn maps_and_smaps_have_linux_format() {
         "Anonymous:             4 kB",
         "Referenced:            0 kB",
         "VmFlags: rd wr mr mw me ac sd ",
+    ] {
+        assert!(heap.lines().any(|found| found == line), "‘{line}’ is not in\n{heap}");
+    }
+}
+
+#[test]
+fn pages_in_swap_are_shared_by_who_holds_their_slot() {
+    let mut memory = guest();
+    // Two entries of the heap hold the same slot.
+    let swapped = Entry::for_swap(5, EntryFlags::empty());
+    memory.set(USER_ROOT + 0x3000, swapped.0);
+    memory.set(USER_ROOT + 0x3008, swapped.0);
+    memory.set(SPACE + offset_of!(SpaceRecord, swapped) as u64, 2);
+    let kernel = open(&memory);
+    assert_eq!(kernel.swap_holders().unwrap().into_iter().collect::<Vec<_>>(), [(5, 2)]);
+    let process = kernel.process(7).unwrap();
+    let text = smaps(&kernel, &process).unwrap().text();
+    let heap = text.split_once("[heap]\n").unwrap().1;
+    for line in [
+        "Rss:                   0 kB",
+        "Swap:                  8 kB",
+        "SwapPss:               4 kB",
     ] {
         assert!(heap.lines().any(|found| found == line), "‘{line}’ is not in\n{heap}");
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use pagelab_paging::Entry;
+
 use super::dump::{Dump, Row, RowKind, Shape};
 use crate::inspect::value::{Bytes, Hex};
 use crate::inspect::walk::LEGEND;
@@ -75,7 +77,10 @@ fn target(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
     let outside = if row.in_memory { "" } else { ", not memory" };
     match row.kind {
         RowKind::Table => writeln!(f, " table {}{outside}", row.physical),
-        RowKind::Absent => writeln!(f, " absent, holds {}", row.entry),
+        RowKind::Absent => match Entry(row.entry.0).swap_slot() {
+            Some(slot) => writeln!(f, " swapped out, slot {slot}"),
+            None => writeln!(f, " absent, holds {}", row.entry),
+        },
         RowKind::Page => {
             let last = row.physical.0.saturating_add(row.bytes() - 1);
             let size = match row.level {

@@ -170,3 +170,34 @@ impl fmt::Display for StatsReport {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(values: &[(&str, u64)]) -> Snapshot {
+        values.iter().copied().collect()
+    }
+
+    #[test]
+    fn the_kind_of_paging_shows_in_the_numbers() {
+        let shadow = snapshot(&[("pf_taken", 42), ("pf_guest", 22)]);
+        let hardware = snapshot(&[("pf_taken", 300), ("pf_guest", 0)]);
+        assert_eq!(PagingKind::detect(&shadow, 22), PagingKind::Shadow);
+        assert_eq!(PagingKind::detect(&hardware, 22), PagingKind::TwoDimensional);
+        assert_eq!(PagingKind::detect(&hardware, 0), PagingKind::Unknown);
+        assert_eq!(PagingKind::detect(&Snapshot::default(), 22), PagingKind::Unknown);
+    }
+
+    #[test]
+    fn numbers_mean_what_they_mean_on_this_host() {
+        let vm = snapshot(&[("pages_4k", 7), ("something", 1)]);
+        let shadow = explain(&snapshot(&[("pf_taken", 42), ("pf_guest", 22)]), &vm, 22);
+        let hardware = explain(&snapshot(&[("pf_taken", 42), ("pf_guest", 0)]), &vm, 22);
+        let names: Vec<_> = shadow.numbers.iter().map(|number| number.name.as_str()).collect();
+        assert_eq!(names, ["pf_taken", "pf_guest", "pages_4k"]);
+        assert_ne!(shadow.numbers[0].meaning, hardware.numbers[0].meaning);
+        assert!(shadow.to_string().starts_with("shadow paging"));
+        assert!(hardware.to_string().contains("EPT violations"));
+    }
+}

@@ -21,7 +21,7 @@ use pagelab_abi::addr::GuestVirt;
 use pagelab_vfs::{Errno, FsContext, OpenFile, PathNode};
 
 use super::{Arguments, Outcome, int};
-use crate::files::PATH_MAX;
+use crate::files::{PATH_MAX, shares};
 use crate::process::scheduler;
 use crate::user;
 
@@ -90,6 +90,7 @@ struct Place {
 impl Place {
     /// A path from the folder behind a descriptor.
     fn at(folder: u64, path_address: u64) -> Result<Self, Errno> {
+        shares::forget_unused();
         let path = path(path_address)?;
         let files = scheduler::current().process.files();
         let start = files.lock().start(int(folder), &path)?;
