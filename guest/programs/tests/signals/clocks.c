@@ -197,6 +197,9 @@ static void errors(void)
     errno = 0;
     CHECK(syscall(SYS_timer_create, 77, NULL, &timer) == -1 && errno == EINVAL);
     CHECK(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) == -1 && errno == EINVAL);
+    event = (struct sigevent){.sigev_notify = SIGEV_THREAD, .sigev_signo = SIGALRM};
+    CHECK_EQUAL(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer), 0);
+    CHECK_EQUAL(syscall(SYS_timer_delete, timer), 0);
     event.sigev_notify = 99;
     CHECK(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) == -1 && errno == EINVAL);
     CHECK(syscall(SYS_timer_create, CLOCK_MONOTONIC, (void *)8, &timer) == -1 && errno == EFAULT);
