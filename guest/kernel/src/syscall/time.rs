@@ -55,7 +55,7 @@ fn clock_nanosleep(a: &Arguments) -> Outcome {
         return sleep_by_process_time(clock, given, absolute, GuestVirt(a[3]));
     }
     if clock == linux::CLOCK_THREAD_CPUTIME_ID as i32 {
-        return Err(Errno::EINVAL.into());
+        return Err(Errno::EOPNOTSUPP.into());
     }
     if a[1] & ABSOLUTE == 0 {
         return sleep_until(time::since_start().saturating_add(given), GuestVirt(a[3]));
