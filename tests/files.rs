@@ -399,6 +399,71 @@ fn experiments_on_a_shared_folder() {
     }
 }
 
+/// Runs a program with little memory on the file `/s/a` of a folder.
+fn with_little_memory(folder: &Path, arguments: &[&str]) -> String {
+    let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "58", "--mem", "16M"]);
+    lab.command.args(["--share", &format!("{}:/s", folder.display()), "--"]);
+    lab.command.arg(program("files").join(arguments[0])).arg("/s/a").args(&arguments[1..]);
+    let outcome = lab.run();
+    let said = String::from_utf8_lossy(&outcome.stdout).into_owned();
+    assert_eq!(outcome.status, 0, "{arguments:?}: {said}\n{}", outcome.stderr);
+    said
+}
+
+/// The number behind `key: ` in what a program says.
+fn number(said: &str, key: &str) -> u64 {
+    let line = said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+    line.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no ‘{key}’ in: {said}"))
+}
+
+/// Pages that say which they are, at their start and their end.
+fn numbered_pages(count: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(count).expect("few pages") * 4096];
+    for (page, number) in bytes.chunks_exact_mut(4096).zip(0u64..) {
+        page[..8].copy_from_slice(&(number + 1).to_le_bytes());
+        page[4088..].copy_from_slice(&(2 * number + 1).to_le_bytes());
+    }
+    bytes
+}
+
+/// What 16 MiB hold less than, in pages.
+const MORE_THAN_MEMORY: u64 = 3584;
+
+#[test]
+fn a_file_larger_than_memory_is_read_through_a_mapping() {
+    let folder = folder();
+    fs::write(folder.path().join("a"), numbered_pages(MORE_THAN_MEMORY)).expect("a file");
+    let said = with_little_memory(folder.path(), &["sequential", "read"]);
+    let pages = MORE_THAN_MEMORY;
+    assert_eq!(number(&said, "sum"), 3 * pages * (pages - 1) / 2 + 2 * pages);
+    // Windows of 4, 8, 16 and then 32 pages.
+    assert_eq!(number(&said, "major faults"), 3 + (pages - 28).div_ceil(32));
+}
+
+#[test]
+fn a_file_larger_than_memory_is_written_through_a_mapping() {
+    let folder = folder();
+    let path = folder.path().join("a");
+    fs::write(&path, vec![0; numbered_pages(MORE_THAN_MEMORY).len()]).expect("a file");
+    with_little_memory(folder.path(), &["sequential", "write"]);
+    assert!(fs::read(&path).expect("the file") == numbered_pages(MORE_THAN_MEMORY));
+}
+
+#[test]
+fn only_what_is_touched_is_loaded() {
+    let folder = folder();
+    fs::write(folder.path().join("a"), numbered_pages(MORE_THAN_MEMORY)).expect("a file");
+    with_little_memory(folder.path(), &["lazy"]);
+}
+
+#[test]
+fn columns_cost_more_faults_than_rows() {
+    let folder = folder();
+    fs::write(folder.path().join("a"), numbered_pages(450)).expect("a file");
+    let said = with_little_memory(folder.path(), &["matrix"]);
+    assert_eq!(number(&said, "by rows: major faults"), 450);
+}
+
 /// Programs that test files, on a shared folder instead of one in memory.
 #[test]
 fn kernel_tests_on_a_shared_folder() {

@@ -3,76 +3,9 @@
 
 mod common;
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::Stdio;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use common::{Lab, Running, guests};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Termios, tcgetattr};
-
-/// A pseudo-terminal.
-struct Terminal {
-    host: OwnedFd,
-    guest: File,
-}
-
-impl Terminal {
-    fn new() -> Self {
-        let host = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
-        grantpt(&host).expect("granted");
-        unlockpt(&host).expect("unlocked");
-        let name = ptsname(&host, Vec::new()).expect("a name").into_string().expect("text");
-        let guest = File::options().read(true).write(true).open(name).expect("the other end");
-        Self { host, guest }
-    }
-
-    fn mode(&self) -> Termios {
-        tcgetattr(&self.guest).expect("a mode")
-    }
-
-    fn edits_lines(&self) -> bool {
-        self.mode().local_modes.contains(LocalModes::ICANON)
-    }
-
-    /// Starts `lab` with this as its controlling terminal.
-    fn start(&self, mut lab: Lab) -> Running {
-        let end = || Stdio::from(self.guest.try_clone().expect("a descriptor"));
-        lab.command.stdin(end()).stdout(end());
-        // SAFETY: between fork and exec only two system calls are made.
-        unsafe {
-            lab.command.pre_exec(|| {
-                rustix::process::setsid()?;
-                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-                Ok(())
-            });
-        }
-        lab.start()
-    }
-
-    fn wait_for_keys_mode(&self) {
-        let began = Instant::now();
-        while self.edits_lines() {
-            assert!(began.elapsed() < Duration::from_secs(30), "the mode never changed");
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn type_in(&self, bytes: &[u8]) {
-        File::from(self.host.try_clone().expect("a descriptor")).write_all(bytes).expect("typed");
-    }
-
-    fn read(&self, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        let mut host = File::from(self.host.try_clone().expect("a descriptor"));
-        host.read_exact(&mut bytes).expect("output");
-        bytes
-    }
-}
+use common::terminal::Terminal;
+use common::{Lab, guests};
+use rustix::termios::{LocalModes, Termios};
 
 fn assert_same(before: &Termios, after: &Termios) {
     assert_eq!(before.local_modes, after.local_modes);

@@ -21,6 +21,8 @@ macro_rules! guest {
     ($(#[$doc:meta])* $name:ident: $($line:literal)*) => {
         std::arch::global_asm!(
             ".pushsection .rodata.guests, \"a\"",
+            concat!(".global guest_", stringify!($name)),
+            concat!(".global guest_", stringify!($name), "_end"),
             concat!("guest_", stringify!($name), ":"),
             $($line,)*
             concat!("guest_", stringify!($name), "_end:"),

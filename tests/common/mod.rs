@@ -9,6 +9,7 @@
 pub mod elf;
 pub mod guests;
 pub mod programs;
+pub mod terminal;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -13,6 +13,8 @@ macro_rules! program {
     ($(#[$doc:meta])* $name:ident: $($line:literal)*) => {
         std::arch::global_asm!(
             ".pushsection .rodata.programs, \"a\"",
+            concat!(".global program_", stringify!($name)),
+            concat!(".global program_", stringify!($name), "_end"),
             concat!("program_", stringify!($name), ":"),
             $($line,)*
             concat!("program_", stringify!($name), "_end:"),

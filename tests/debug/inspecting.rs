@@ -57,6 +57,7 @@ fn differences_count_from_the_mark() {
     let lab = Debugged::start(&crate::common::programs::known_faults(), &["--paused"]);
     let mut client = lab.client();
     assert!(client.refused("mark", json!({ "name": "early" })).contains("not registered"));
+    client.call("record", json!({ "what": "lossless" }));
     let range = json!([ARENA, ARENA + 8 * PAGE]);
     client.call("break", json!({ "kind": "demand_zero", "range": range }));
     client.call("resume", json!({}));
@@ -134,6 +135,13 @@ fn page_tables_translations_and_maps_are_those_of_the_program() {
         if let Some(kvm) = translation.get("kvm") {
             assert_eq!(kvm["physical"], translation["report"]["physical"]);
         }
+    }
+    // On every host, for an address of the kernel.
+    let kernel = client
+        .call("translate", json!({ "target": PROGRAM, "address": 0xffff_8000_0020_0123_u64 }));
+    assert_eq!(kernel["report"]["physical"], "0x200123");
+    if client.call("regs", json!({}))["cr3"] == kernel["report"]["root"] {
+        assert_eq!(kernel["kvm"]["physical"], "0x200123");
     }
     let writable = json!({ "target": PROGRAM, "shape": "entries", "range": [ARENA, ARENA + 32 * PAGE], "only": "w" });
     assert_eq!(client.call("pt", writable)["report"]["rows"].as_array().unwrap().len(), 11);

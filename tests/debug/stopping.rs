@@ -1,8 +1,11 @@
 //! Pausing, stepping, stopping at faults and at instructions.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use crate::client::{Client, Debugged, PROGRAM, hex};
+use crate::client::{Client, Debugged, PATIENCE, PROGRAM, hex};
 use crate::common::programs::{self, ARENA, START};
 
 const PAGE: u64 = 4096;
@@ -14,12 +17,14 @@ fn rip(client: &mut Client) -> (u64, Value) {
 
 /// Pauses a guest whose program spins: in ring 3, after a few attempts at most.
 fn pause_in_program(client: &mut Client) {
-    for _ in 0..50 {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
         client.call("pause", json!({}));
         if rip(client).1 == 3 {
             return;
         }
         client.call("resume", json!({}));
+        thread::sleep(Duration::from_millis(20));
     }
     panic!("the program never runs");
 }

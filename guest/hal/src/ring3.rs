@@ -29,7 +29,8 @@ use pagelab_paging::entry::{ENTRIES, Entry, EntryFlags, Level};
 use crate::descriptors::{self, USER_CODE, USER_DATA};
 use crate::memory::{self, Physical, frames, new_table, physical_address};
 use crate::sync::{Lock, Once};
-use crate::trap::{self, TrapFrame, vector};
+use crate::time;
+use crate::trap::{TrapFrame, vector};
 
 /// Where the code is.
 const CODE: GuestVirt = GuestVirt(0x1000_0000);
@@ -332,7 +333,7 @@ pub(crate) fn leave_if_called(frame: &TrapFrame) {
         return;
     }
     // All this was the kernel's time.
-    trap::end_kernel_time();
+    time::end_kernel_time();
     // SAFETY: `call` reads it after this only.
     unsafe {
         *RESULTS.0.get() = Results { vector: frame.vector, rax: frame.rax, rbx: frame.rbx };

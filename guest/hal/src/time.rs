@@ -1,4 +1,4 @@
-//! The time-stamp counter as a clock.
+//! The time-stamp counter as a clock, and as a measure of the kernel's own time.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -78,4 +78,34 @@ pub fn to_timestamp(nanoseconds: u64) -> u64 {
     let per_tick = NANOSECONDS_PER_TICK.load(Ordering::Relaxed).max(1);
     let ticks = (u128::from(nanoseconds) << 32) / u128::from(per_tick);
     START.load(Ordering::Relaxed).wrapping_add(u64::try_from(ticks).unwrap_or(u64::MAX))
+}
+
+/// Time in the kernel since [`take_kernel_ticks`], less the present moment while
+/// the kernel runs: every entry takes the time-stamp counter off, every return
+/// adds it.
+static KERNEL_TICKS: AtomicU64 = AtomicU64::new(0);
+
+/// How long the kernel has run since [`take_kernel_ticks`], asked by it `now`.
+#[must_use]
+pub fn kernel_ticks(now: u64) -> u64 {
+    KERNEL_TICKS.load(Ordering::Relaxed).wrapping_add(now)
+}
+
+/// The same, counted anew from `now` on.
+pub fn take_kernel_ticks(now: u64) -> u64 {
+    KERNEL_TICKS.swap(now.wrapping_neg(), Ordering::Relaxed).wrapping_add(now)
+}
+
+/// Counts the kernel's time from here on.
+#[inline]
+pub(crate) fn begin_kernel_time() {
+    let ticks = KERNEL_TICKS.load(Ordering::Relaxed).wrapping_sub(cpu::timestamp());
+    KERNEL_TICKS.store(ticks, Ordering::Relaxed);
+}
+
+/// Counts the kernel's time up to here.
+#[inline]
+pub(crate) fn end_kernel_time() {
+    let ticks = KERNEL_TICKS.load(Ordering::Relaxed).wrapping_add(cpu::timestamp());
+    KERNEL_TICKS.store(ticks, Ordering::Relaxed);
 }

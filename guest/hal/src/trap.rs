@@ -19,13 +19,13 @@
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use pagelab_abi::layout::USER_END;
 
 use crate::cpu::{self, msr};
 use crate::descriptors::{KERNEL_CODE, USER_BASE, USER_CODE, USER_DATA, VECTORS};
-use crate::{power, ring3, virtio};
+use crate::{power, ring3, time, virtio};
 
 /// Interrupt vectors that have names here.
 pub mod vector {
@@ -398,7 +398,7 @@ pub(crate) fn start_program(frame: &TrapFrame, stack_top: u64) -> ! {
     unsafe extern "C" {
         fn pagelab_start_program(frame: u64) -> !;
     }
-    end_kernel_time();
+    time::end_kernel_time();
     let place = stack_top - FRAME_SIZE as u64;
     // SAFETY: the top of the current kernel stack holds no live frame of a
     // function that will ever be returned to, and `place` is aligned.
@@ -418,36 +418,6 @@ fn is_unprivileged_syscall(frame: &TrapFrame, address: u64) -> bool {
         && !SYSCALL_ENTERS_RING0.load(Ordering::Relaxed)
 }
 
-/// Time in the kernel since [`take_kernel_ticks`], less the present moment while
-/// the kernel runs: every entry takes the time-stamp counter off, every return
-/// adds it.
-static KERNEL_TICKS: AtomicU64 = AtomicU64::new(0);
-
-/// How long the kernel has run since [`take_kernel_ticks`], asked by it `now`.
-#[must_use]
-pub fn kernel_ticks(now: u64) -> u64 {
-    KERNEL_TICKS.load(Ordering::Relaxed).wrapping_add(now)
-}
-
-/// The same, counted anew from `now` on.
-pub fn take_kernel_ticks(now: u64) -> u64 {
-    KERNEL_TICKS.swap(now.wrapping_neg(), Ordering::Relaxed).wrapping_add(now)
-}
-
-/// Counts the kernel's time from here on.
-#[inline]
-fn begin_kernel_time() {
-    let ticks = KERNEL_TICKS.load(Ordering::Relaxed).wrapping_sub(cpu::timestamp());
-    KERNEL_TICKS.store(ticks, Ordering::Relaxed);
-}
-
-/// Counts the kernel's time up to here.
-#[inline]
-pub(crate) fn end_kernel_time() {
-    let ticks = KERNEL_TICKS.load(Ordering::Relaxed).wrapping_add(cpu::timestamp());
-    KERNEL_TICKS.store(ticks, Ordering::Relaxed);
-}
-
 /// The one way in: decides what happened and calls the kernel. Returns whether
 /// SYSRET may be used.
 extern "C" fn enter(frame: &mut TrapFrame) -> bool {
@@ -457,9 +427,9 @@ extern "C" fn enter(frame: &mut TrapFrame) -> bool {
         enter_from_kernel(frame, handlers);
         return false;
     };
-    begin_kernel_time();
+    time::begin_kernel_time();
     let by_sysret = enter_from_program(frame, handlers);
-    end_kernel_time();
+    time::end_kernel_time();
     by_sysret
 }
 

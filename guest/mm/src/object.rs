@@ -82,6 +82,17 @@ impl From<OutOfMemory> for InsertError {
     }
 }
 
+/// Where the pages of an object can go when memory runs short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// Nowhere, or there is no such object any more.
+    Nowhere,
+    /// To the object's store, see [`Objects::set_stored`].
+    Own,
+    /// To swap.
+    Swap,
+}
+
 /// Why a page cannot be put into an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InsertError {
@@ -223,10 +234,13 @@ impl Objects {
         self.inner.lock().stored > 0
     }
 
-    /// Whether pages may be taken, see [`Objects::set_stored`]; not if there is no
-    /// such object.
-    pub(crate) fn is_stored(&self, id: ObjectId) -> bool {
-        self.inner.lock().existing(id).is_some_and(|object| object.stored)
+    /// Where pages of an object can go.
+    pub(crate) fn store_of(&self, id: ObjectId) -> Store {
+        match self.inner.lock().existing(id) {
+            Some(object) if object.stored => Store::Own,
+            Some(Object { kind: ObjectKind::SharedMemory, .. }) => Store::Swap,
+            _ => Store::Nowhere,
+        }
     }
 
     /// What the object is.

@@ -372,11 +372,13 @@ fn prune(
             if height > 1 { prune(machine, held, next, height - 1, start, from) } else { 1 };
         if start >= from {
             machine.write_entry(table, slot, Entry::EMPTY);
-            held.uncount_entry(table);
             if height > 1 {
                 held.release_zeroed(machine, next);
             } else {
                 held.release(machine, next);
+            }
+            if held.uncount_entry(table) == 0 {
+                break;
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::area::AreaFlags;
 use crate::frames::{Candidate, Use};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::object::ObjectId;
+use crate::object::{ObjectId, Store};
 use crate::owner::Owner;
 use crate::rmap::{Mapping, Search, Spaces, Wanted};
 use crate::space::AddressSpace;
@@ -173,20 +173,18 @@ impl<'a, M: Machine, P: Pager + ?Sized> Sweep<'a, M, P> {
     /// A page of an object.
     fn page(&mut self, wanted: &Wanted, place: (ObjectId, u64), dirty: bool) {
         let Memory { machine, frames, objects, .. } = self.memory;
-        let shared = objects.is_shared_memory(place.0);
-        if shared && self.memory.swap_use().free == 0 {
+        let store = objects.store_of(place.0);
+        if store == Store::Nowhere
+            || (store == Store::Swap && !self.memory.swap.has_room())
+            || (wanted.mappers > 0 && !self.unmap_page(wanted))
+        {
             return;
         }
-        let may_go = shared || objects.is_stored(place.0);
-        if wanted.mappers > 0 && !(may_go && self.unmap_page(wanted)) {
-            return;
-        }
-        if shared {
+        if store == Store::Swap {
             self.swap_out_shared(place, wanted.frame);
         } else if objects.drop_clean(machine, frames, place, wanted.frame) {
             self.done.clean += 1;
         } else if (dirty || frames.hold().is_dirty(wanted.frame))
-            && objects.is_stored(place.0)
             && self.pager.write_back(place.0, place.1)
             && objects.drop_clean(machine, frames, place, wanted.frame)
         {

@@ -186,11 +186,15 @@ impl<'a, M: Machine, S: Spaces + ?Sized> Search<'a, M, S> {
         let near_space = self.last_space;
         if near_space < spaces.count() {
             spaces.with(near_space, &mut |space| {
-                let area = space.area_at(near).copied().filter(|area| {
-                    area.backing == Backing::Object(object) && area.index_of(near) == index
-                });
-                found += area
-                    .map_or(0, |area| visit_at(machine, space, (near, area), wanted.frame, visit));
+                let Some((_, area)) = space.areas.lookup(near) else { return };
+                let flags = area.flags;
+                if area.backing == Backing::Object(object)
+                    && area.index_of(near) == index
+                    && let Some((slot, entry)) = shows(machine, space, near, wanted.frame)
+                {
+                    found += 1;
+                    visit(space, &Mapping { page: near, entry, flags, slot });
+                }
             });
         }
         for number in 0..spaces.count() {

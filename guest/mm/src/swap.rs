@@ -67,6 +67,11 @@ impl Swap {
         self.inner.lock().as_ref().map(|slots| slots.object)
     }
 
+    /// Whether any slot is free.
+    pub(crate) fn has_room(&self) -> bool {
+        self.inner.lock().as_ref().is_some_and(|slots| slots.free > 0)
+    }
+
     /// A free slot, held by the caller, preferably the one after the last: what
     /// goes out together is written together.
     pub(crate) fn take(&self) -> Option<(ObjectId, u64)> {

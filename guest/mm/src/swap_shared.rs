@@ -17,7 +17,7 @@ use crate::fault::{Fault, Resolved};
 use crate::frames::{Frames, Use};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::object::{ObjectId, ObjectKind, Objects};
+use crate::object::{ObjectId, Objects};
 use crate::owner;
 use crate::reclaim::{Pager, Sweep};
 use crate::space::AddressSpace;
@@ -68,12 +68,6 @@ impl Objects {
     /// The slot that holds a page of an object.
     pub(crate) fn slot_at(&self, machine: &impl Machine, id: ObjectId, index: u64) -> Option<u64> {
         self.inner.lock().object(id).index.slot_at(machine, index)
-    }
-
-    /// Whether the pages of an object can go to swap.
-    pub(crate) fn is_shared_memory(&self, id: ObjectId) -> bool {
-        let mut inner = self.inner.lock();
-        inner.existing(id).is_some_and(|object| object.kind == ObjectKind::SharedMemory)
     }
 
     /// Moves a page that only its object owns to the swap cache; the object's index

@@ -90,8 +90,13 @@ impl Vfs {
             semaphore: flags & EFD_SEMAPHORE != 0,
             count: Mutex::new(initial.into()),
         };
+        Ok(self.anonymous_file(Arc::new(counter), b"anon_inode:[eventfd]", flags & O_NONBLOCK))
+    }
+
+    /// A file of the kernel's that has no place in the tree.
+    #[must_use]
+    pub fn anonymous_file(&self, file: Arc<dyn File>, name: &[u8], flags: u32) -> Arc<OpenFile> {
         let inode = AnonymousInode::new(&**self.platform(), FileKind::Anonymous);
-        let node = self.anonymous_node(inode, b"anon_inode:[eventfd]");
-        Ok(OpenFile::new(node, Some(Arc::new(counter)), O_RDWR | flags & O_NONBLOCK))
+        OpenFile::new(self.anonymous_node(inode, name), Some(file), O_RDWR | flags)
     }
 }

@@ -29,6 +29,8 @@ pub struct Job {
     rows: Option<Box<dyn Rows>>,
     /// Whether a row has been written.
     any: bool,
+    /// Whether the last line of a report has no end yet.
+    open_line: bool,
     /// What ends the rows in JSON: an array's end, or a report's.
     end: &'static str,
     /// Whether the guest stood still when the answer was begun.
@@ -90,6 +92,7 @@ impl Job {
             format: default,
             rows: None,
             any: false,
+            open_line: false,
             end: "",
             standing,
             waited: false,
@@ -153,6 +156,7 @@ impl Job {
             Style::Silent => {}
             Style::Plain => match self.format {
                 Format::Text | Format::Dot => out.extend_from_slice(text.as_bytes()),
+                Format::Json if fields.is_empty() => {}
                 Format::Json => {
                     out.extend_from_slice(Value::Object(fields.clone()).to_string().as_bytes());
                     out.push(b'\n');
@@ -180,7 +184,8 @@ impl Job {
         }
     }
 
-    fn write_part(&self, out: &mut Vec<u8>) {
+    fn write_part(&mut self, out: &mut Vec<u8>) {
+        self.open_line = !self.row.ends_with('\n');
         match &self.style {
             Style::Silent => {}
             Style::Json(_) if self.format != Format::Json => {
@@ -223,7 +228,8 @@ impl Job {
         match &self.style {
             Style::Silent => {}
             Style::Plain => {
-                let mut line = String::from(match consistent {
+                let mut line = String::from(if self.open_line { "\n" } else { "" });
+                line.push_str(match consistent {
                     true => "-- ok, paused: consistent",
                     false => "-- ok, running: not of one moment",
                 });

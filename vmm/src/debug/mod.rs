@@ -76,21 +76,19 @@ pub struct DebugConfig {
     pub paused: bool,
 }
 
-/// An open debug port. It is closed, and its socket's file removed, when this is
-/// dropped.
-#[derive(Debug)]
-pub struct Port {
+/// A debug port that listens but answers nobody yet.
+pub struct Prepared {
     stop: EventFd,
-    thread: Option<JoinHandle<()>>,
+    server: server::Server,
 }
 
-impl Port {
-    /// Opens the port; `announce` is told where it is.
+impl Prepared {
+    /// Listens at `address`; `announce` is told where that is.
     ///
     /// # Errors
     ///
     /// If that is not possible.
-    pub(crate) fn open(
+    pub(crate) fn new(
         address: &DebugAddress,
         lab: Lab,
         announce: fn(fmt::Arguments<'_>),
@@ -98,15 +96,34 @@ impl Port {
         let listener = Listener::new(address)?;
         match listener.token() {
             Some(token) => {
-                announce(format_args!("debug port at {}, token {token}", listener.address()))
+                announce(format_args!("debug port at {}, token {token}", listener.address()));
             }
             None => log::info!("debug port at {}", listener.address()),
         }
         let stop = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         let server = server::Server::new(listener, stop.try_clone()?, lab)?;
-        let thread = thread::Builder::new().name("debug".to_owned()).spawn(move || server.run())?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, server })
     }
+
+    /// Starts the port's thread. To be called once signals are blocked, so that
+    /// the thread gets none.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread.
+    pub fn start(self) -> io::Result<Port> {
+        let Self { stop, server } = self;
+        let thread = thread::Builder::new().name("debug".to_owned()).spawn(move || server.run())?;
+        Ok(Port { stop, thread: Some(thread) })
+    }
+}
+
+/// An open debug port. It is closed, and its socket's file removed, when this is
+/// dropped.
+#[derive(Debug)]
+pub struct Port {
+    stop: EventFd,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Port {

@@ -58,7 +58,11 @@ impl Drop for Mode {
 
 /// Tells the guest how large the terminal is, if there is one.
 pub(super) fn publish_size(shared: &SharedPages) {
+    const ROWS: u16 = 24;
+    const COLUMNS: u16 = 80;
+    // A terminal that does not know its size has none: 0 and 0.
+    let or = |given, usual| if given == 0 { usual } else { given };
     if let Ok(size) = termios::tcgetwinsize(io::stdout()) {
-        shared.set_terminal_size(size.ws_row, size.ws_col);
+        shared.set_terminal_size(or(size.ws_row, ROWS), or(size.ws_col, COLUMNS));
     }
 }

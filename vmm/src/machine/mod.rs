@@ -20,7 +20,7 @@ use crate::debug::fault_stops::FaultStops;
 use crate::debug::history::History;
 use crate::debug::lab::Lab;
 use crate::debug::report::Desk;
-use crate::debug::{DebugConfig, Port, PortError};
+use crate::debug::{DebugConfig, PortError, Prepared};
 use crate::devices::bus::{Bus, RangeTaken};
 use crate::devices::lab::LabDevice;
 use crate::devices::output::HostOutput;
@@ -174,7 +174,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     config.modules = Vec::new();
     timings::note(Moment::Ready);
 
-    let port = debugged.open(&config, &vcpu, &events, &vm)?;
+    let prepared = debugged.prepare(&config, &vcpu, &events, &vm)?;
 
     let input = LoopInput {
         mode: config.input,
@@ -186,8 +186,10 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let virtio_report = virtio.report.clone();
     let mut worker = None;
+    let mut port = None;
     let ended = event_loop::run(input, |exit_event| {
         worker = virtio.start().map_err(KvmError::Thread)?;
+        port = prepared.map(Prepared::start).transpose().map_err(KvmError::Thread)?;
         vcpu.start(exit_event)
     })?;
     let finished = Instant::now();
@@ -231,14 +233,14 @@ impl Debugged {
         Ok(Self { control, stops, history })
     }
 
-    /// Opens the debug port, if one is wanted.
-    fn open(
+    /// Prepares the debug port, if one is wanted.
+    fn prepare(
         self,
         config: &MachineConfig<'_>,
         vcpu: &Vcpu,
         events: &Arc<observer::Events>,
         vm: &Vm,
-    ) -> Result<Option<Port>, MachineError> {
+    ) -> Result<Option<Prepared>, MachineError> {
         let (Some(address), Some(history)) = (&config.debug.address, self.history) else {
             return Ok(None);
         };
@@ -265,7 +267,7 @@ impl Debugged {
             watchers: 0,
             clients: (0, 0),
         };
-        Ok(Some(Port::open(address, lab, config.announce)?))
+        Ok(Some(Prepared::new(address, lab, config.announce)?))
     }
 }
 

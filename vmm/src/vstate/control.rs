@@ -161,7 +161,7 @@ impl VcpuControl {
     /// If there is no descriptor left.
     pub fn new(paused: bool) -> io::Result<Self> {
         let state = State {
-            activity: Activity::Running,
+            activity: if paused { Activity::Paused(Pause::Start) } else { Activity::Running },
             wanted: paused.then_some(Pause::Start),
             resume: None,
             stepping: None,

@@ -86,6 +86,11 @@ impl<S: PageStore> ShareFs<S> {
         Ok(Self { shared, root })
     }
 
+    /// Tells the server at once of what nobody uses any more.
+    pub fn forget_unused(&self) {
+        self.shared.connection.flush_forgets();
+    }
+
     /// How many inodes are in use: a leak shows here.
     #[must_use]
     pub fn inodes(&self) -> usize {

@@ -18,8 +18,7 @@ use pagelab_vfs::readahead::{Pattern, Readahead};
 use pagelab_vfs::store::{Advice, PageBacking};
 use pagelab_vfs::write_errors::{ErrorsSeen, WriteErrors};
 
-use super::store;
-use super::{cache, write_back};
+use super::{cache, pages, write_back};
 use crate::memory::memory;
 use crate::process::{oom, reclaim};
 
@@ -218,7 +217,7 @@ impl Backed {
         {
             self.host_has_size(size);
         }
-        store::clear_from(frames, bytes);
+        pages::clear_from(frames, bytes);
         let mut result = Err(ReadError::PastEnd);
         let pages = memory().objects.pages(self.object);
         for (page, &frame) in (first..).zip(frames) {
@@ -258,7 +257,7 @@ impl Backed {
             if !memory.frames.hold().is_dirty(frame)
                 && let Ok(bytes) = self.backing.read_pages(index, &[frame])
             {
-                store::clear_from(&[frame], bytes);
+                pages::clear_from(&[frame], bytes);
             }
         });
     }

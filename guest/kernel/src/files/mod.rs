@@ -6,6 +6,7 @@
 //! | [`store`] | the page cache: the bytes of files are frames that programs can map |
 //! | [`backed`] | files with something behind them: their pages come from the host |
 //! | [`write_back`] | and go back there |
+//! | [`pages`] | single pages of files |
 //! | [`mapped`] | what is known of mapped files |
 //! | [`mod@page_in`] | a page of a file, a program or swap comes into memory |
 //! | [`buffers`] | a program's memory as a buffer |
@@ -31,13 +32,16 @@ use crate::process::Pid;
 pub mod backed;
 pub mod buffers;
 pub mod console;
+pub mod epoll;
 mod mapped;
 mod page_in;
+mod pages;
 pub mod proc;
 pub mod program;
 pub mod shares;
 pub mod store;
 pub mod terminal;
+pub mod timer_file;
 pub mod tree;
 pub mod wait;
 pub mod write_back;

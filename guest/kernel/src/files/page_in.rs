@@ -4,7 +4,7 @@ use pagelab_abi::addr::GuestVirt;
 use pagelab_mm::{AddressSpace, AreaFlags, FaultError, NeedsPage, ObjectKind, Protection};
 use pagelab_vfs::readahead::Pattern;
 
-use super::{cache, store};
+use super::{cache, pages};
 use crate::memory::memory;
 use crate::process::program;
 use crate::swap;
@@ -38,7 +38,7 @@ pub fn page_in_for(page: NeedsPage, pattern: Pattern) -> Result<bool, FaultError
     if is_program && program::bring_in(page)? {
         return Ok(false);
     }
-    store::make_page(object, index).map(|_| false)
+    pages::make_page(object, index).map(|_| false)
 }
 
 /// How the area at an address is read, as far as is known.

@@ -7,7 +7,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use pagelab_abi::addr::GuestPhys;
 use pagelab_abi::boot::{BootInfo, MODULE_SHARES, SHARE_READ_ONLY};
@@ -23,6 +23,35 @@ use super::{cache, platform, tree, vfs};
 const REQUEST_QUEUE: u32 = 1;
 /// Descriptors that headers take; what is left is for frames.
 const FOR_HEADERS: usize = 16;
+
+/// How many requests lie between two looks at how many inodes there are.
+const LOOK_AFTER: u32 = 512;
+/// How many inodes more than are in use may be known: each costs memory here and
+/// a descriptor at the host.
+const MOST_UNUSED: usize = 2000;
+
+/// Requests since the last look.
+static REQUESTS: AtomicU32 = AtomicU32::new(0);
+/// Inodes that were in use when unused ones were last forgotten.
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+/// All folders that are mounted at the start.
+static SHARES: Lock<Vec<Arc<ShareFs<Cache>>>> = Lock::new(Vec::new());
+
+/// Forgets names that nobody uses, if there are many by now. Nobody may be on
+/// the way along a path.
+pub fn forget_unused() {
+    if REQUESTS.load(Ordering::Relaxed) < LOOK_AFTER {
+        return;
+    }
+    REQUESTS.store(0, Ordering::Relaxed);
+    let shares = SHARES.lock().clone();
+    let known = || shares.iter().map(|share| share.inodes()).sum::<usize>();
+    if known() > IN_USE.load(Ordering::Relaxed) + MOST_UNUSED {
+        vfs().prune();
+        shares.iter().for_each(|share| share.forget_unused());
+        IN_USE.store(known(), Ordering::Relaxed);
+    }
+}
 
 /// A folder of the host is the root of the tree.
 static IS_ROOT: AtomicBool = AtomicBool::new(false);
@@ -60,7 +89,9 @@ pub fn connect(info: &BootInfo) -> Result<Vec<Connected>, &'static str> {
             log::error!("{}: {error}", share.tag);
             "a shared folder cannot be used"
         })?;
-        connected.push(Connected { share, file_system: Arc::new(file_system) });
+        let file_system = Arc::new(file_system);
+        SHARES.lock().push(file_system.clone());
+        connected.push(Connected { share, file_system });
     }
     // What lies in another folder comes after it.
     connected.sort_by_key(|one| depth(one.share.folder));
@@ -155,6 +186,7 @@ impl Transport for Carrier {
         reply: &mut [Writable<'_>],
     ) -> Result<usize, TransportError> {
         const MOST: usize = 2;
+        REQUESTS.fetch_add(1, Ordering::Relaxed);
         const NOTHING: virtio::Readable<'static> = virtio::Readable::Bytes(&[]);
         let mut readable = [NOTHING; MOST];
         for (to, from) in readable.iter_mut().zip(request) {

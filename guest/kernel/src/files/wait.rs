@@ -15,12 +15,54 @@ use crate::process::sleep::{self, NotYet, WaitQueue};
 
 static QUEUES: Lock<BTreeMap<WaitChannel, Arc<WaitQueue>>> = Lock::new(BTreeMap::new());
 
+/// A channel whose changes are passed on.
+struct Watched {
+    /// How often it was woken.
+    generation: u64,
+    /// Channels that are woken with it, each as often as it watches.
+    by: Vec<WaitChannel>,
+}
+
+static WATCHED: Lock<BTreeMap<WaitChannel, Watched>> = Lock::new(BTreeMap::new());
+
 /// Lets everybody who waits on `channel` look again.
 pub fn wake(channel: WaitChannel) {
     let queue = QUEUES.lock().get(&channel).cloned();
     if let Some(queue) = queue {
         queue.wake_all();
     }
+    let by = {
+        let mut watched = WATCHED.lock();
+        let Some(watched) = watched.get_mut(&channel) else { return };
+        watched.generation += 1;
+        watched.by.clone()
+    };
+    // No loop: `epoll` lets none be made.
+    by.into_iter().for_each(wake);
+}
+
+/// Wakes `by` whenever `channel` is woken.
+pub fn watch(channel: WaitChannel, by: WaitChannel) {
+    let mut watched = WATCHED.lock();
+    let watched = watched.entry(channel).or_insert(Watched { generation: 0, by: Vec::new() });
+    watched.by.push(by);
+}
+
+/// Does so no longer.
+pub fn unwatch(channel: WaitChannel, by: WaitChannel) {
+    let mut all = WATCHED.lock();
+    let Some(watched) = all.get_mut(&channel) else { return };
+    if let Some(place) = watched.by.iter().position(|&other| other == by) {
+        watched.by.swap_remove(place);
+    }
+    if watched.by.is_empty() {
+        all.remove(&channel);
+    }
+}
+
+/// How often a channel was woken while it was watched.
+pub fn generation(channel: WaitChannel) -> u64 {
+    WATCHED.lock().get(&channel).map_or(0, |watched| watched.generation)
 }
 
 /// Waits until `condition` gives something. It is asked at once, and again

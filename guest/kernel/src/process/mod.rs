@@ -28,7 +28,7 @@ use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::FaultCounters;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::time;
-use pagelab_mm::ObjectId;
+use pagelab_mm::{ObjectId, Spaces};
 use pagelab_vfs::{FdTable, FsContext};
 
 use self::sleep::WaitQueue;
@@ -316,8 +316,11 @@ pub fn all() -> Vec<Arc<Process>> {
 
 /// Takes pages of an object out of every program's memory.
 pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>) {
-    for process in all() {
-        process.space().lock().unmap_object(memory(), object, pages.start, pages.end);
+    let spaces = spaces::AllSpaces::now();
+    for number in 0..spaces.count() {
+        spaces.with(number, &mut |space| {
+            space.unmap_object(memory(), object, pages.start, pages.end);
+        });
     }
 }
 

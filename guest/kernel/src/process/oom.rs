@@ -61,5 +61,5 @@ pub fn score(process: &Process) -> i64 {
 fn size_of(process: &Process) -> u64 {
     let space = process.space();
     let space = space.lock();
-    space.resident().total() + space.tables()
+    space.resident().total() + space.swapped() + space.tables()
 }

@@ -22,12 +22,12 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use pagelab_hal::sync::Lock;
-use pagelab_hal::{cpu, interrupts, memory, time, trap};
+use pagelab_hal::{cpu, interrupts, memory, time};
 
 use super::thread::{RunState, Thread};
 use super::usage::CpuTime;
 use super::{Process, State, sleep};
-use crate::files::write_back;
+use crate::files::{timer_file, write_back};
 use crate::publish;
 use crate::signal::timer;
 
@@ -181,6 +181,7 @@ pub fn timer_interrupt() {
     let now = time::since_start();
     sleep::wake_sleepers(now);
     timer::expire(now);
+    timer_file::expire(now);
     SCHEDULER.lock().set_alarm();
 }
 
@@ -250,7 +251,7 @@ impl Scheduler {
         if self.is_idle {
             return CpuTime::default();
         }
-        let system = trap::kernel_ticks(now);
+        let system = time::kernel_ticks(now);
         let all = now.wrapping_sub(self.charged_until);
         CpuTime {
             user: time::to_nanoseconds(all.saturating_sub(system)),
@@ -269,7 +270,7 @@ impl Scheduler {
                 thread.process.usage.lock().own.time += time;
             }
         }
-        trap::take_kernel_ticks(now);
+        time::take_kernel_ticks(now);
         self.charged_until = now;
     }
 
@@ -283,7 +284,7 @@ impl Scheduler {
         self.is_idle = false;
         let now = cpu::timestamp();
         self.idle += now.wrapping_sub(self.charged_until);
-        trap::take_kernel_ticks(now);
+        time::take_kernel_ticks(now);
         self.charged_until = now;
     }
 
@@ -298,7 +299,8 @@ impl Scheduler {
             Some(now() + timer::shortest_own_time(thread, not_charged)?)
         });
         let old = write_back::first_moment();
-        let moments = [slice, sleep::first_moment(), timer::first_moment(), own_time, old];
+        let timers = timer_file::first_moment();
+        let moments = [slice, sleep::first_moment(), timer::first_moment(), own_time, old, timers];
         let wanted = moments.into_iter().flatten().min();
         match (wanted, self.alarm) {
             (Some(moment), Some(armed)) if armed <= moment => {}

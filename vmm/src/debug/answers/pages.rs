@@ -4,6 +4,7 @@ use std::fmt;
 
 use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::event::Event;
+use pagelab_abi::layout::USER_END;
 use serde::Serialize;
 use serde_json::json;
 
@@ -158,10 +159,13 @@ pub fn pt_diff(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
 pub fn translate(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
     let target = Target::given(lab, arguments.text("target"))?;
     let address = arguments.number("address").unwrap_or(0);
-    // KVM translates with the tables that the processor uses right now.
+    // KVM translates with the tables that the processor uses right now; without
+    // virtualization hardware only what is the kernel's.
+    let kvm_can = !lab.without_hardware || address >= USER_END.0;
     let root = target.root(&lab.source())?;
     let mut fields = serde_json::Map::new();
-    if lab.control.registers().is_ok_and(|registers| registers.cr3 == root.0)
+    if kvm_can
+        && lab.control.registers().is_ok_and(|registers| registers.cr3 == root.0)
         && let Ok(kvm) = lab.control.translate(address)
     {
         let physical = (kvm.valid != 0).then(|| format!("{:#x}", kvm.physical_address));

@@ -34,8 +34,6 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         linux::__NR_flock => locks::flock(a),
         linux::__NR_pipe => pipe(a[0], 0),
         linux::__NR_pipe2 => pipe(a[0], a[1] as u32),
-        linux::__NR_eventfd => event_counter(a[0], 0),
-        linux::__NR_eventfd2 => event_counter(a[0], a[1] as u32),
         linux::__NR_memfd_create => memfd_create(a),
         _ => return None,
     })
@@ -208,8 +206,4 @@ fn memfd_create(a: &Arguments) -> Outcome {
     let home = vfs().resolve(&first_folders(), None, b"/dev/shm", Lookup::FOLLOW)?;
     let file = vfs().memory_file(&home, &label)?;
     add(file, if a[1] & CLOSE_ON_EXEC != 0 { O_CLOEXEC } else { 0 })
-}
-
-fn event_counter(initial: u64, flags: u32) -> Outcome {
-    add(vfs().event_counter(initial as u32, flags)?, flags)
 }

@@ -8,6 +8,7 @@
 //! | [`attributes`] | `stat` and what it shows |
 //! | [`locks`] | `flock`, and records of `fcntl` |
 //! | [`poll`] | waiting for several files |
+//! | [`events`] | files that say when something happened: `epoll`, `timerfd`, `eventfd` |
 //! | [`ioctl`] | devices |
 //! | [`mapping`] | what `mmap` of a file maps |
 //! | [`mount`] | file systems in memory that programs mount |
@@ -20,12 +21,13 @@ use pagelab_abi::addr::GuestVirt;
 use pagelab_vfs::{Errno, FsContext, OpenFile, PathNode};
 
 use super::{Arguments, Outcome, int};
-use crate::files::PATH_MAX;
+use crate::files::{PATH_MAX, shares};
 use crate::process::scheduler;
 use crate::user;
 
 mod attributes;
 mod descriptors;
+mod events;
 mod ioctl;
 pub mod locks;
 mod mapping;
@@ -46,6 +48,7 @@ pub fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
             .or_else(|| attributes::dispatch(call, a))
             .or_else(|| names::dispatch(call, a))
             .or_else(|| poll::dispatch(call, a))
+            .or_else(|| events::dispatch(call, a))
             .or_else(|| mount::dispatch(call, a))
             .or_else(|| ioctl::dispatch(call, a)),
     }
@@ -87,6 +90,7 @@ struct Place {
 impl Place {
     /// A path from the folder behind a descriptor.
     fn at(folder: u64, path_address: u64) -> Result<Self, Errno> {
+        shares::forget_unused();
         let path = path(path_address)?;
         let files = scheduler::current().process.files();
         let start = files.lock().start(int(folder), &path)?;

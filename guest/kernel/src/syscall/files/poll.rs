@@ -52,7 +52,7 @@ fn pselect(a: &Arguments) -> Outcome {
 }
 
 /// Waits with the signal mask at an address, unless that is null.
-fn with_mask(address: u64, size: u64, wait: impl FnOnce() -> Outcome) -> Outcome {
+pub(super) fn with_mask(address: u64, size: u64, wait: impl FnOnce() -> Outcome) -> Outcome {
     if address == 0 {
         return wait();
     }
