@@ -12,6 +12,10 @@ use hashbrown::HashMap;
 /// A map from names.
 pub(crate) type NameMap<K, V> = HashMap<K, V, BuildHasherDefault<NameHasher>>;
 
+/// How many entries a map has room for from the first one on: growing to that
+/// bit by bit takes longer than all the insertions.
+pub(crate) const FIRST_ENTRIES: usize = 14;
+
 /// Multiplies and folds, eight bytes at a time.
 #[derive(Default)]
 pub(crate) struct NameHasher(u64);
