@@ -1,13 +1,14 @@
 //! `pagelab bench`: how fast, and at what price.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use clap::{Args, Subcommand};
 
 use super::Failure;
 use crate::bench::BootBench;
 use crate::embedded;
+use crate::inspect::speed::{self, SpeedError};
 use crate::stop::STATUS_LAB_FAILED;
 
 /// Arguments of `pagelab bench`.
@@ -21,6 +22,8 @@ pub(super) struct Bench {
 enum What {
     /// Boot again and again, beside QEMU's microvm where that is installed
     Boot(Boot),
+    /// Dump, compare and search the page tables of a large process
+    Debug(Debug),
 }
 
 #[derive(Debug, Args)]
@@ -36,10 +39,21 @@ struct Boot {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct Debug {
+    /// How much memory the process has mapped, by pages of 4 KiB
+    #[arg(long, value_name = "MIB", default_value = "1024")]
+    mapped: NonZeroU32,
+    /// Write JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
 impl Bench {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         match &self.what {
             What::Boot(boot) => boot.execute(),
+            What::Debug(debug) => debug.execute(),
         }
     }
 }
@@ -51,9 +65,41 @@ impl Boot {
         let report = bench.run()?;
         let text =
             if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.render() };
-        io::stdout().write_all(text.as_bytes()).map_err(|error| {
-            Failure::new(STATUS_LAB_FAILED, format_args!("cannot write the report: {error}"))
-        })?;
-        Ok(0)
+        print(&text)
     }
+}
+
+impl Debug {
+    fn execute(&self) -> Result<u8, Failure> {
+        let failed = |error: SpeedError| Failure::new(STATUS_LAB_FAILED, format_args!("{error}"));
+        let mapped = u64::from(self.mapped.get()) << 20;
+        let in_order = speed::measure(mapped, false).map_err(failed)?;
+        let scattered = speed::measure(mapped, true).map_err(failed)?;
+        if self.json {
+            let report = serde_json::json!({
+                "mapped_bytes": mapped,
+                "in_order": in_order,
+                "scattered": scattered,
+            });
+            return print(&(serde_json::to_string_pretty(&report)? + "\n"));
+        }
+        let mut text = String::new();
+        for (title, speeds) in [
+            ("frames in order", in_order),
+            ("frames scattered: no two entries are a run", scattered),
+        ] {
+            text += &format!("{} MiB mapped, {title}\n", self.mapped);
+            for speed in speeds {
+                text += &format!("  {speed}\n");
+            }
+        }
+        print(&text)
+    }
+}
+
+fn print(text: &str) -> Result<u8, Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(|error| {
+        Failure::new(STATUS_LAB_FAILED, format_args!("cannot write the report: {error}"))
+    })?;
+    Ok(0)
 }
