@@ -14,10 +14,6 @@ use crate::elf;
 use crate::process::exec::Arguments;
 use crate::process::program::ProgramFile;
 
-/// What holds the headers of most programs, and any script's first line: copying
-/// is dear where ring 0 is emulated.
-const USUAL_HEAD: usize = 1024;
-
 /// How much of a script's first line counts, as on Linux.
 const LINE: usize = 256;
 
@@ -104,17 +100,14 @@ fn open_interpreter(
 fn read_head(node: &PathNode) -> Result<Vec<u8>, Errno> {
     // As on Linux, what is executed counts as opened.
     node.inode().open(0)?;
-    let head = read_start(node, USUAL_HEAD)?;
-    if head.len() < USUAL_HEAD || !elf::needs_more(&head) {
-        return Ok(head);
-    }
-    read_start(node, elf::HEAD_SIZE)
-}
-
-fn read_start(node: &PathNode, most: usize) -> Result<Vec<u8>, Errno> {
-    let mut head = vec![0; most];
+    let mut head = vec![0; elf::USUAL_HEAD_SIZE];
     let length = node.inode().read_at(0, &mut SliceSink::new(&mut head))?;
     head.truncate(length);
+    if length == elf::USUAL_HEAD_SIZE && elf::headers_end(&head) > length {
+        head.resize(elf::HEAD_SIZE, 0);
+        let more = node.inode().read_at(length as u64, &mut SliceSink::new(&mut head[length..]))?;
+        head.truncate(length + more);
+    }
     Ok(head)
 }
 
