@@ -5,6 +5,8 @@ mod common;
 
 #[path = "debug/client.rs"]
 mod client;
+#[path = "debug/gdb.rs"]
+mod gdb;
 #[path = "debug/hostile.rs"]
 mod hostile;
 #[path = "debug/inspecting.rs"]

@@ -84,6 +84,16 @@ fn breakpoints_stop_programs_and_the_kernel() {
     client.call("break", json!({ "pid": PROGRAM, "range": [ARENA, ARENA + PAGE] }));
     client.call("resume", json!({}));
     let instruction = hex(&client.call("wait", json!({}))["event"]["instruction"]);
+    // The kernel stands behind the doorbell, where every such fault passes.
+    let (doorbell, ring) = rip(&mut client);
+    assert_eq!(ring, 0);
+    client.call("breakpoint", json!({ "address": doorbell }));
+    client.call("break", json!({ "kind": "demand_zero", "range": "0x1000+1" }));
+    client.call("resume", json!({}));
+    let stopped = client.call("wait", json!({}));
+    assert_eq!((&stopped["why"], &stopped["software"]), (&json!("breakpoint"), &json!(false)));
+    assert_eq!(rip(&mut client), (doorbell, json!(0)));
+    client.call("unbreak", json!({}));
     client.call("breakpoint", json!({ "address": instruction }));
     for page in 1..4 {
         client.call("resume", json!({}));

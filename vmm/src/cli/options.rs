@@ -54,8 +54,11 @@ pub(super) struct LabOptions {
     /// it is 0) with a token that is printed. `pagelab debug` speaks with it
     #[arg(long, value_name = "ADDR")]
     debug: Option<DebugAddress>,
-    /// Stop before the guest's first instruction, until a client of the debug port says resume
-    #[arg(long, requires = "debug")]
+    /// Let gdb connect, to the path of a Unix socket or to 127.0.0.1:PORT: `target remote ADDR`
+    #[arg(long, value_name = "ADDR")]
+    gdb: Option<DebugAddress>,
+    /// Stop before the guest's first instruction, until the debug port or gdb lets it go on
+    #[arg(long)]
     paused: bool,
     /// Put stacks, mappings and position-independent programs at random addresses; otherwise
     /// they are the same in every run
@@ -94,7 +97,11 @@ impl LabOptions {
             input,
             events,
             virtio,
-            debug: DebugConfig { address: self.debug.clone(), paused: self.paused },
+            debug: DebugConfig {
+                address: self.debug.clone(),
+                gdb: self.gdb.clone(),
+                paused: self.paused,
+            },
             announce: say,
         })
         .map_err(|error| match &error {

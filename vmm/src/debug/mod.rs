@@ -12,7 +12,7 @@
 //! so; what needs the processor asks for a pause first ([`crate::vstate::control`]).
 //! Events go into one store ([`history`]) from which every client that watches
 //! reads at its own pace; a fault of some kind can stop the guest at exactly that
-//! fault ([`fault_stops`]).
+//! fault ([`fault_stops`]). [`gdb`] is the same guest for a remote debugger.
 //!
 //! | a client may… | and the port… |
 //! | --- | --- |
@@ -34,6 +34,7 @@ pub mod connection;
 pub mod event_text;
 pub mod fault_stops;
 pub mod filter;
+pub mod gdb;
 pub mod history;
 pub mod http;
 pub mod job;
@@ -72,6 +73,8 @@ pub enum PortError {
 pub struct DebugConfig {
     /// Where the port is.
     pub address: Option<DebugAddress>,
+    /// Where a debugger finds the guest.
+    pub gdb: Option<DebugAddress>,
     /// Whether the guest waits for `resume` before its first instruction.
     pub paused: bool,
 }

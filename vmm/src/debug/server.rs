@@ -247,7 +247,7 @@ impl Server {
 
 /// The descriptor of an event.
 #[allow(unsafe_code, reason = "vmm-sys-util's EventFd only gives its number")]
-fn borrow(event: &EventFd) -> std::os::fd::BorrowedFd<'_> {
+pub(super) fn borrow(event: &EventFd) -> std::os::fd::BorrowedFd<'_> {
     use std::os::fd::AsRawFd;
     // SAFETY: open as long as `event` lives, and so as the result does.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(event.as_raw_fd()) }

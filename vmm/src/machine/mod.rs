@@ -16,7 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pagelab_abi::layout::{LAB_IRQ, LAB_PORT, LAB_PORT_COUNT, SERIAL_IRQ, SERIAL_PORT};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::debug::breakpoints::Breaker;
 use crate::debug::fault_stops::FaultStops;
+use crate::debug::gdb::PreparedGdb;
+use crate::debug::gdb::target::Guest;
 use crate::debug::history::History;
 use crate::debug::lab::Lab;
 use crate::debug::report::Desk;
@@ -174,6 +177,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     config.modules = Vec::new();
     timings::note(Moment::Ready);
 
+    let gdb = debugged.prepare_gdb(&config, &vm, &shared)?;
     let prepared = debugged.prepare(&config, &vcpu, &events, &vm)?;
 
     let input = LoopInput {
@@ -186,17 +190,18 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     };
     let virtio_report = virtio.report.clone();
     let mut worker = None;
-    let mut port = None;
+    let mut ports = (None, None);
     let ended = event_loop::run(input, |exit_event| {
         worker = virtio.start().map_err(KvmError::Thread)?;
-        port = prepared.map(Prepared::start).transpose().map_err(KvmError::Thread)?;
+        ports.0 = prepared.map(Prepared::start).transpose().map_err(KvmError::Thread)?;
+        ports.1 = gdb.map(PreparedGdb::start).transpose().map_err(KvmError::Thread)?;
         vcpu.start(exit_event)
     })?;
     let finished = Instant::now();
     if let Some(worker) = worker {
         worker.stop();
     }
-    drop(port);
+    drop(ports);
     events.drain_waiting();
     let counters = shared.snapshot();
     if let Err(error) = timings::write(counters.as_ref().map(|counters| &counters.milestones)) {
@@ -231,6 +236,23 @@ impl Debugged {
         let stops = Arc::new(FaultStops::new(Arc::clone(shared), Arc::clone(&control)));
         let history = config.address.as_ref().map(|_| Arc::default());
         Ok(Self { control, stops, history })
+    }
+
+    /// Prepares the debugger's port, if one is wanted.
+    fn prepare_gdb(
+        &self,
+        config: &MachineConfig<'_>,
+        vm: &Vm,
+        shared: &Arc<SharedPages>,
+    ) -> Result<Option<PreparedGdb>, MachineError> {
+        let Some(address) = &config.debug.gdb else { return Ok(None) };
+        let breaker = Breaker {
+            control: Arc::clone(&self.control),
+            ram: Arc::clone(vm.ram()),
+            without_hardware: vm.lets_debug_exceptions_through(),
+        };
+        let guest = Guest::new(breaker, Arc::clone(shared));
+        Ok(Some(PreparedGdb::new(address, guest, config.announce)?))
     }
 
     /// Prepares the debug port, if one is wanted.

@@ -193,6 +193,7 @@ pub fn fell() {
         }
     }
     vfs().prune();
+    shares::shrink();
     cache().shrink();
     memory().objects.shrink();
 }
