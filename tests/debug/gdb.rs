@@ -58,7 +58,8 @@ impl Debugger {
         let sum =
             u8::from_str_radix(&format!("{}{}", char::from(high), char::from(low)), 16).unwrap();
         assert_eq!(packet.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), sum);
-        self.stream.write_all(b"+").unwrap();
+        // Who was told to leave may have left already.
+        let _ = self.stream.write_all(b"+");
         expand(&packet)
     }
 

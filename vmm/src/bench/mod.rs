@@ -11,6 +11,7 @@
 //! * [`summary`]: least and median of what was measured
 //! * [`render`]: the result for people
 
+pub mod debug;
 pub mod lab;
 pub mod process;
 pub mod qemu;

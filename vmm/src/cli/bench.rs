@@ -1,5 +1,6 @@
 //! `pagelab bench`: how fast, and at what price.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -7,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 use crate::bench::BootBench;
+use crate::bench::debug::DebugBench;
 use crate::embedded;
 use crate::inspect::speed::{self, SpeedError};
 use crate::stop::STATUS_LAB_FAILED;
@@ -22,7 +24,8 @@ pub(super) struct Bench {
 enum What {
     /// Boot again and again, beside QEMU's microvm where that is installed
     Boot(Boot),
-    /// Dump, compare and search the page tables of a large process
+    /// Dump, compare and search the page tables of a large process; with a program,
+    /// run it alone and with clients of the debug port as well
     Debug(Debug),
 }
 
@@ -44,9 +47,15 @@ struct Debug {
     /// How much memory the process has mapped, by pages of 4 KiB
     #[arg(long, value_name = "MIB", default_value = "1024")]
     mapped: NonZeroU32,
+    /// How often the program is run in each way
+    #[arg(long, value_name = "N", default_value = "5")]
+    runs: NonZeroUsize,
     /// Write JSON instead of text
     #[arg(long)]
     json: bool,
+    /// A program that faults a lot, for some seconds, and its arguments
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    program: Vec<OsString>,
 }
 
 impl Bench {
@@ -75,11 +84,19 @@ impl Debug {
         let mapped = u64::from(self.mapped.get()) << 20;
         let in_order = speed::measure(mapped, false).map_err(failed)?;
         let scattered = speed::measure(mapped, true).map_err(failed)?;
+        let clients = match self.program.as_slice() {
+            [] => None,
+            program => {
+                let bench = DebugBench { runs: self.runs.get(), program: program.to_vec() };
+                Some(bench.run()?)
+            }
+        };
         if self.json {
             let report = serde_json::json!({
                 "mapped_bytes": mapped,
                 "in_order": in_order,
                 "scattered": scattered,
+                "clients": clients,
             });
             return print(&(serde_json::to_string_pretty(&report)? + "\n"));
         }
@@ -92,6 +109,9 @@ impl Debug {
             for speed in speeds {
                 text += &format!("  {speed}\n");
             }
+        }
+        if let Some(report) = clients {
+            text += &report.to_string();
         }
         print(&text)
     }
