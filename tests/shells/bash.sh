@@ -14,7 +14,7 @@ false | true; echo $?
 time_is() { local -n target=$1; target=set; }; time_is flag; echo $flag
 mapfile -t lines < <(printf '1\n2\n3\n'); echo ${#lines[@]}
 (trap 'echo term; exit 3' TERM; kill -TERM $BASHPID; echo not here); echo $?
-for ((i = 0; i < 20; i++)); do (exit $((i % 3))) || ((failures++)); done; echo $failures
-for n in 1 2 3 4 5; do (echo "child $n" >/tmp/bash-$$-$n) & done; wait
-for n in 1 2 3 4 5; do read -r line </tmp/bash-$$-$n; echo "$line"; done
+for ((i = 0; i < 6; i++)); do (exit $((i % 3))) || ((failures++)); done; echo $failures
+for n in 1 2 3; do (echo "child $n" >${TMPDIR:-/tmp}/bash-$$-$n) & done; wait
+for n in 1 2 3; do read -r line <${TMPDIR:-/tmp}/bash-$$-$n; echo "$line"; done
 exit 6

@@ -156,7 +156,7 @@ impl Machine for Physical {
     fn retire_table(&self, table: Frame) {
         if cpu::features().has(Features::RING0_EMULATED) {
             // SAFETY: the frame is the caller's, and has zeros there.
-            unsafe { frame_pointer(table).add(1).write_volatile(0) };
+            unsafe { frame_pointer(table).wrapping_add(1).write_volatile(0) };
         }
     }
 

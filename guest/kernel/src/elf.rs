@@ -7,6 +7,23 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 /// Bytes at the beginning of a file that must hold the header and the program
 /// headers, as on Linux.
 pub const HEAD_SIZE: usize = 4096;
+/// How much of a file nearly always holds them.
+pub const USUAL_HEAD_SIZE: usize = 1024;
+
+/// Where the program headers end, as a file's head says; 0 if it is too short.
+pub fn headers_end(head: &[u8]) -> usize {
+    const OFFSET: usize = 32;
+    const COUNT: usize = 56;
+    const SIZE: u64 = size_of::<Segment>() as u64;
+    let (Some(offset), Some(count)) = (
+        head.get(OFFSET..).and_then(<[u8]>::first_chunk),
+        head.get(COUNT..).and_then(<[u8]>::first_chunk),
+    ) else {
+        return 0;
+    };
+    let size = u64::from(u16::from_le_bytes(*count)) * SIZE;
+    usize::try_from(u64::from_le_bytes(*offset).saturating_add(size)).unwrap_or(usize::MAX)
+}
 
 const MAGIC: [u8; 4] = *b"\x7fELF";
 const CLASS_64: u8 = 2;

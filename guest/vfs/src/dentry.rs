@@ -22,7 +22,7 @@ use spin::{Mutex, MutexGuard};
 
 use crate::errno::{Errno, Result};
 use crate::inode::{Caching, FileKind, Inode};
-use crate::name_map::NameMap;
+use crate::name_map::{self, NameMap};
 
 /// The entries of a directory that are known.
 pub(crate) type Children = NameMap<Box<[u8]>, Arc<Dentry>>;
@@ -169,6 +169,7 @@ impl Dentry {
         inode: Arc<dyn Inode>,
     ) -> Arc<Self> {
         let child = Self::new(inode, Some(Arc::clone(self)), name, self.caching);
+        name_map::make_room(children);
         if self.caching != Caching::Never
             && let Some(gone) = children.insert(name.into(), Arc::clone(&child))
         {

@@ -179,7 +179,7 @@ pub struct DirectoryEntry<'a> {
     pub ino: u64,
     /// Its inode's kind.
     pub kind: FileKind,
-    /// Where to go on after it: not 0, and below 2⁶² so that the tree can put
+    /// Where to go on after it: not 0, and below 2⁶³ − 2 so that the tree can put
     /// `.` and `..` before.
     pub next: u64,
 }

@@ -5,12 +5,20 @@
 //! where the kernel is emulated. Names come from programs that can only slow
 //! down themselves by choosing bad ones.
 
-use core::hash::{BuildHasherDefault, Hasher};
+use core::hash::{BuildHasherDefault, Hash, Hasher};
 
 use hashbrown::HashMap;
 
 /// A map from names.
 pub(crate) type NameMap<K, V> = HashMap<K, V, BuildHasherDefault<NameHasher>>;
+
+/// Room for the first names of a map at once: it does not grow in many steps.
+pub(crate) fn make_room<K: Eq + Hash, V>(map: &mut NameMap<K, V>) {
+    const FIRST: usize = 14;
+    if map.capacity() == 0 {
+        map.reserve(FIRST);
+    }
+}
 
 /// Multiplies and folds, eight bytes at a time.
 #[derive(Default)]
@@ -59,7 +67,6 @@ mod tests {
     use alloc::boxed::Box;
     use alloc::collections::BTreeSet;
     use alloc::format;
-    use core::hash::Hash;
 
     #[test]
     fn names_that_differ_little_spread() {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use clap::{Args, Subcommand};
 
@@ -10,6 +10,7 @@ use super::Failure;
 use crate::bench::BootBench;
 use crate::bench::debug::DebugBench;
 use crate::embedded;
+use crate::inspect::speed::{self, SpeedError};
 use crate::stop::STATUS_LAB_FAILED;
 
 /// Arguments of `pagelab bench`.
@@ -23,21 +24,9 @@ pub(super) struct Bench {
 enum What {
     /// Boot again and again, beside QEMU's microvm where that is installed
     Boot(Boot),
-    /// Run a program alone and with clients of the debug port, and dump its page tables
+    /// Dump, compare and search the page tables of a large process; with a program,
+    /// run it alone and with clients of the debug port as well
     Debug(Debug),
-}
-
-#[derive(Debug, Args)]
-struct Debug {
-    /// How often the program is run in each way
-    #[arg(long, value_name = "N", default_value = "5")]
-    runs: NonZeroUsize,
-    /// Write JSON instead of text
-    #[arg(long)]
-    json: bool,
-    /// A program that faults a lot, for some seconds, and its arguments
-    #[arg(value_name = "PROGRAM", trailing_var_arg = true, required = true)]
-    program: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +40,22 @@ struct Boot {
     /// Write JSON instead of text
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Debug {
+    /// How much memory the process has mapped, by pages of 4 KiB
+    #[arg(long, value_name = "MIB", default_value = "1024")]
+    mapped: NonZeroU32,
+    /// How often the program is run in each way
+    #[arg(long, value_name = "N", default_value = "5")]
+    runs: NonZeroUsize,
+    /// Write JSON instead of text
+    #[arg(long)]
+    json: bool,
+    /// A program that faults a lot, for some seconds, and its arguments
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    program: Vec<OsString>,
 }
 
 impl Bench {
@@ -75,13 +80,39 @@ impl Boot {
 
 impl Debug {
     fn execute(&self) -> Result<u8, Failure> {
-        let bench = DebugBench { runs: self.runs.get(), program: self.program.clone() };
-        let report = bench.run()?;
-        let text = if self.json {
-            serde_json::to_string_pretty(&report)? + "\n"
-        } else {
-            report.to_string()
+        let failed = |error: SpeedError| Failure::new(STATUS_LAB_FAILED, format_args!("{error}"));
+        let mapped = u64::from(self.mapped.get()) << 20;
+        let in_order = speed::measure(mapped, false).map_err(failed)?;
+        let scattered = speed::measure(mapped, true).map_err(failed)?;
+        let clients = match self.program.as_slice() {
+            [] => None,
+            program => {
+                let bench = DebugBench { runs: self.runs.get(), program: program.to_vec() };
+                Some(bench.run()?)
+            }
         };
+        if self.json {
+            let report = serde_json::json!({
+                "mapped_bytes": mapped,
+                "in_order": in_order,
+                "scattered": scattered,
+                "clients": clients,
+            });
+            return print(&(serde_json::to_string_pretty(&report)? + "\n"));
+        }
+        let mut text = String::new();
+        for (title, speeds) in [
+            ("frames in order", in_order),
+            ("frames scattered: no two entries are a run", scattered),
+        ] {
+            text += &format!("{} MiB mapped, {title}\n", self.mapped);
+            for speed in speeds {
+                text += &format!("  {speed}\n");
+            }
+        }
+        if let Some(report) = clients {
+            text += &report.to_string();
+        }
         print(&text)
     }
 }

@@ -15,9 +15,10 @@ use crate::entries::Entries;
 use crate::error::{Error, Result};
 use crate::node::Node;
 
-/// Positions that a program sees lie below this. Larger ones, as some file
-/// systems of the host have them, are numbered from here on.
-const NUMBERED: u64 = 1 << 61;
+/// Positions of the host lie below this, but for a few (ext4's end of a directory
+/// is the largest number there is), which are numbered from here on, so that the
+/// tree has room for `.` and `..`.
+const NUMBERED: u64 = (1 << 63) - (1 << 20);
 
 /// Inodes by their names.
 type Prefetched<S> = BTreeMap<Box<[u8]>, Arc<ShareInode<S>>>;

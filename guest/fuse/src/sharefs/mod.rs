@@ -23,9 +23,11 @@
 mod directory;
 mod inode;
 
-use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::HashMap;
 
 use pagelab_vfs::inode::{Caching, FileSystem, FileSystemStatus, Inode};
 use pagelab_vfs::{PageStore, Platform};
@@ -44,12 +46,32 @@ const MAGIC: u64 = 0x6573_5546;
 /// Room for one part of a listing: as much as programs usually ask for.
 const LISTING_ROOM: usize = 16 * 1024;
 
+/// Spreads the server's numbers; whoever chooses bad ones slows himself down.
+#[derive(Default)]
+struct NodeHasher(u64);
+
+impl Hasher for NodeHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // 2⁶⁴ divided by the golden ratio; the table looks at both ends.
+        let product = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}
+
 /// What all inodes of a share have in common.
 pub(crate) struct Shared<S: PageStore> {
     pub(crate) connection: Arc<Connection>,
     pub(crate) store: Arc<S>,
     pub(crate) platform: Arc<dyn Platform>,
-    inodes: Mutex<BTreeMap<u64, Weak<ShareInode<S>>>>,
+    inodes: Mutex<HashMap<u64, Weak<ShareInode<S>>, BuildHasherDefault<NodeHasher>>>,
     /// Where listings arrive.
     listing: Mutex<Vec<u8>>,
 }
@@ -73,7 +95,7 @@ impl<S: PageStore> ShareFs<S> {
             connection,
             store,
             platform,
-            inodes: Mutex::new(BTreeMap::new()),
+            inodes: Mutex::default(),
             listing: Mutex::new(alloc::vec![0; LISTING_ROOM]),
         });
         let now = shared.now();
@@ -86,9 +108,11 @@ impl<S: PageStore> ShareFs<S> {
         Ok(Self { shared, root })
     }
 
-    /// Tells the server at once of what nobody uses any more.
+    /// Tells the server at once of what nobody uses any more, and gives back what
+    /// the table of inodes does not need.
     pub fn forget_unused(&self) {
         self.shared.connection.flush_forgets();
+        self.shared.inodes.lock().shrink_to_fit();
     }
 
     /// How many inodes are in use: a leak shows here.

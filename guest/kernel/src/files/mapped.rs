@@ -51,12 +51,18 @@ impl MappedName {
     }
 }
 
+/// A file that is held.
+struct Pinned {
+    object: ObjectId,
+    inode: Arc<dyn Inode>,
+}
+
 /// All of them, by the numbers of the objects.
 pub struct MappedFiles {
     names: Lock<BTreeMap<u32, MappedName>>,
     /// A mapping holds the object only: the file with something behind it is held
     /// here, so that its pages can still be read and written.
-    pinned: Lock<BTreeMap<u32, (ObjectId, Arc<dyn Inode>)>>,
+    pinned: Lock<BTreeMap<u32, Pinned>>,
 }
 
 impl MappedFiles {
@@ -70,7 +76,7 @@ impl MappedFiles {
     pub fn note(&self, object: ObjectId, node: &PathNode, pin: bool) {
         let number = object.number();
         if pin && !self.pinned.lock().contains_key(&number) {
-            self.pinned.lock().insert(number, (object, node.inode().clone()));
+            self.pinned.lock().insert(number, Pinned { object, inode: node.inode().clone() });
         }
         if self.names.lock().contains_key(&number) {
             return;
@@ -92,13 +98,13 @@ impl MappedFiles {
 
     /// The file of an object, if it is held.
     pub fn pinned(&self, object: ObjectId) -> Option<Arc<dyn Inode>> {
-        self.pinned.lock().get(&object.number()).map(|(_, inode)| inode.clone())
+        self.pinned.lock().get(&object.number()).map(|pinned| pinned.inode.clone())
     }
 
     /// Files that are held although nobody maps them any more.
     pub fn unused(&self) -> Vec<ObjectId> {
         let pinned = self.pinned.lock();
-        let objects = pinned.values().map(|&(object, _)| object);
+        let objects = pinned.values().map(|pinned| pinned.object);
         objects.filter(|&object| memory().objects.references(object) == OWN_REFERENCE).collect()
     }
 

@@ -100,10 +100,14 @@ fn open_interpreter(
 fn read_head(node: &PathNode) -> Result<Vec<u8>, Errno> {
     // As on Linux, what is executed counts as opened.
     node.inode().open(0)?;
-    let mut head = vec![0; elf::HEAD_SIZE];
-    let mut sink = SliceSink::new(&mut head);
-    let length = node.inode().read_at(0, &mut sink)?;
+    let mut head = vec![0; elf::USUAL_HEAD_SIZE];
+    let length = node.inode().read_at(0, &mut SliceSink::new(&mut head))?;
     head.truncate(length);
+    if length == elf::USUAL_HEAD_SIZE && elf::headers_end(&head) > length {
+        head.resize(elf::HEAD_SIZE, 0);
+        let more = node.inode().read_at(length as u64, &mut SliceSink::new(&mut head[length..]))?;
+        head.truncate(length + more);
+    }
     Ok(head)
 }
 

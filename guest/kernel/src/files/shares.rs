@@ -53,6 +53,11 @@ pub fn forget_unused() {
     }
 }
 
+/// Gives back memory that is only for what is in use, once nothing is.
+pub fn shrink() {
+    SHARES.lock().iter().for_each(|share| share.forget_unused());
+}
+
 /// A folder of the host is the root of the tree.
 static IS_ROOT: AtomicBool = AtomicBool::new(false);
 

@@ -38,9 +38,8 @@ pub fn expire(now: u64) {
                 return;
             };
             let ((moment, channel), interval) = first.remove_entry();
-            if interval > 0 {
-                let next = moment + ((now - moment) / interval + 1) * interval;
-                moments.insert((next, channel), interval);
+            if let Some(missed) = (now - moment).checked_div(interval) {
+                moments.insert((moment + (missed + 1) * interval, channel), interval);
             }
             channel
         };

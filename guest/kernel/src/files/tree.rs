@@ -7,35 +7,37 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagelab_mm::ObjectId;
-use pagelab_vfs::inode::{Caching, FileKind, Inode};
+use pagelab_vfs::buffer::SliceSource;
+use pagelab_vfs::inode::{Caching, FileKind, Inode, NewNode};
 use pagelab_vfs::path::{FsContext, PathNode};
 use pagelab_vfs::procfs::ProcFs;
-use pagelab_vfs::{Errno, Lookup, OpenHow, Result, devfs};
+use pagelab_vfs::{Errno, Lookup, Result, devfs};
 
 use super::{cache, console, first_folders, platform, proc, shares, vfs, write_back};
 use crate::memory::memory;
 
-const FOLDERS: [(&[u8], u32); 12] = [
-    (b"/bin", 0o755),
-    (b"/dev", 0o755),
-    (b"/etc", 0o755),
-    (b"/home", 0o755),
-    (b"/proc", 0o555),
-    (b"/root", 0o700),
-    (b"/run", 0o755),
-    (b"/tmp", 0o1777),
-    (b"/usr", 0o755),
-    (b"/usr/bin", 0o755),
-    (b"/var", 0o755),
-    (b"/var/tmp", 0o1777),
+/// Folders in the root, and folders in those.
+const FOLDERS: [(&[u8], u16); 10] = [
+    (b"bin", 0o755),
+    (b"dev", 0o755),
+    (b"etc", 0o755),
+    (b"home", 0o755),
+    (b"proc", 0o555),
+    (b"root", 0o700),
+    (b"run", 0o755),
+    (b"tmp", 0o1777),
+    (b"usr", 0o755),
+    (b"var", 0o755),
 ];
+const INNER_FOLDERS: [(&[u8], &[u8], u16); 2] = [(b"usr", b"bin", 0o755), (b"var", b"tmp", 0o1777)];
 
+/// Files in `/etc`.
 const TEXTS: [(&[u8], &[u8]); 5] = [
-    (b"/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
-    (b"/etc/group", b"root:x:0:\ntty:x:5:\n"),
-    (b"/etc/hostname", b"pagelab\n"),
-    (b"/etc/hosts", b"127.0.0.1 localhost\n"),
-    (b"/etc/shells", b"/bin/sh\n"),
+    (b"passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
+    (b"group", b"root:x:0:\ntty:x:5:\n"),
+    (b"hostname", b"pagelab\n"),
+    (b"hosts", b"127.0.0.1 localhost\n"),
+    (b"shells", b"/bin/sh\n"),
 ];
 
 /// Programs that are also known as `/bin/sh`.
@@ -47,13 +49,20 @@ const SHELLS: [&[u8]; 5] = [b"ash", b"bash", b"busybox", b"dash", b"sh"];
 ///
 /// Without memory.
 pub fn plant() -> Result<()> {
-    let context = all_permissions();
-    for (path, mode) in FOLDERS {
-        vfs().make_directory(&context, None, path, mode)?;
+    // Nobody has walked here yet, so the walks can be spared.
+    let root = vfs().root().inode().clone();
+    for (name, permissions) in FOLDERS {
+        root.create(name, NewNode::Directory, permissions)?;
     }
-    for (path, text) in TEXTS {
-        write_text(&context, path, text)?;
+    for (outer, name, permissions) in INNER_FOLDERS {
+        root.lookup(outer)?.create(name, NewNode::Directory, permissions)?;
     }
+    let etc = root.lookup(b"etc")?;
+    for (name, text) in TEXTS {
+        let file = etc.create(name, NewNode::Regular, 0o644)?;
+        file.write_at(0, &mut SliceSource::new(text))?;
+    }
+    let context = first_folders();
     let at = vfs().resolve(&context, None, b"/dev", Lookup::FOLLOW)?;
     plant_devices(at)?;
     let at = vfs().resolve(&context, None, b"/proc", Lookup::FOLLOW)?;
@@ -127,14 +136,6 @@ pub fn plant_program(object: ObjectId, size: u64, name: &[u8]) -> Result<Vec<u8>
     Ok(path)
 }
 
-fn write_text(context: &FsContext, path: &[u8], text: &[u8]) -> Result<()> {
-    use pagelab_vfs::abi::{O_CREAT, O_WRONLY};
-    use pagelab_vfs::buffer::SliceSource;
-    let file =
-        vfs().open(context, None, path, OpenHow { flags: O_CREAT | O_WRONLY, mode: 0o644 })?;
-    file.write(&mut SliceSource::new(text)).map(drop)
-}
-
 /// `/dev`, once: its devices stay registered.
 fn plant_devices(at: PathNode) -> Result<()> {
     devfs::mount(vfs(), at, cache(), platform(), super::limit_pages())?;
@@ -193,6 +194,7 @@ pub fn fell() {
         }
     }
     vfs().prune();
+    shares::shrink();
     cache().shrink();
     memory().objects.shrink();
 }

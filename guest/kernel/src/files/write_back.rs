@@ -10,6 +10,8 @@
 //! * when memory runs short, or more than an eighth of it is dirty;
 //! * when they have been dirty for five seconds.
 //!
+//! `O_DIRECT` goes through the cache like everything else.
+//!
 //! Pages that cannot be written stay dirty and are tried again whenever it is
 //! their turn: each failure is told to all who have the file open
 //! ([`pagelab_vfs::write_errors`]).

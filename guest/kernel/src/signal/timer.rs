@@ -106,9 +106,9 @@ struct Timer {
     clock: Clock,
     notify: Notify,
     setting: Setting,
-    /// How often it expired while its signal was pending, and before the last
-    /// one was taken.
-    overrun: u64,
+    /// Its signal is pending: it goes on when that is taken.
+    waits: bool,
+    /// How often it had expired beyond once when the last one was taken.
     last_overrun: u64,
 }
 
@@ -147,7 +147,7 @@ pub fn create(process: &Process, clock: Clock, notify: impl Fn(TimerId) -> Notif
         clock,
         notify: notify(id),
         setting: Setting::default(),
-        overrun: 0,
+        waits: false,
         last_overrun: 0,
     };
     timers.insert(id, timer);
@@ -166,7 +166,13 @@ pub fn clock_of(process: &Process, id: TimerId) -> Option<Clock> {
 
 /// How a timer is set.
 pub fn get(process: &Process, id: TimerId) -> Setting {
-    process.signals.timers.timers.lock().get(&id).map_or_else(Setting::default, |it| it.setting)
+    let timer = process.signals.timers.timers.lock().get(&id).copied();
+    match timer {
+        // As if it had gone on meanwhile.
+        Some(timer) if timer.waits => timer.setting.after(timer.clock.now(process)).0,
+        Some(timer) => timer.setting,
+        None => Setting::default(),
+    }
 }
 
 /// How often a timer expired beyond once, before its last signal was taken.
@@ -176,16 +182,16 @@ pub fn overrun(process: &Process, id: TimerId) -> u64 {
 
 /// Sets a timer that there is; returns what it was.
 pub fn set(process: &Process, id: TimerId, setting: Setting) -> Setting {
-    if let Some(timer) = process.signals.timers.timers.lock().get_mut(&id) {
-        timer.overrun = 0;
-    }
-    arm(process, id, setting)
+    let old = get(process, id);
+    arm(process, id, setting);
+    old
 }
 
-fn arm(process: &Process, id: TimerId, setting: Setting) -> Setting {
+fn arm(process: &Process, id: TimerId, setting: Setting) {
     let mut timers = process.signals.timers.timers.lock();
-    let Some(timer) = timers.get_mut(&id) else { return Setting::default() };
+    let Some(timer) = timers.get_mut(&id) else { return };
     let old = core::mem::replace(&mut timer.setting, setting);
+    timer.waits = false;
     if timer.clock.is_real() {
         let mut moments = MOMENTS.lock();
         if let Some(moment) = old.moment {
@@ -200,7 +206,6 @@ fn arm(process: &Process, id: TimerId, setting: Setting) -> Setting {
     process.signals.timers.by_own_time.store(some, Ordering::Relaxed);
     drop(timers);
     scheduler::sleepers_changed();
-    old
 }
 
 /// Sets an interval timer; returns what it was.
@@ -213,7 +218,7 @@ pub fn set_interval_timer(
         clock,
         notify: Notify::Signal(SignalInfo::kernel(signal), None),
         setting: Setting::default(),
-        overrun: 0,
+        waits: false,
         last_overrun: 0,
     });
     set(process, id, setting)
@@ -292,38 +297,56 @@ pub fn shortest_own_time(thread: &Thread, not_charged: impl FnOnce() -> CpuTime)
     remaining.min()
 }
 
-/// No timer by own time is looked at more often, in nanoseconds.
-const SHORTEST: u64 = 100_000;
+/// No timer by own time is looked at more often, in nanoseconds, and none goes on
+/// sooner whose signal nobody takes.
+const SHORTEST: u64 = 4_000_000;
 
 fn expire_one(process: &Arc<Process>, id: TimerId, now: u64) {
     let Some(timer) = process.signals.timers.timers.lock().get(&id).copied() else { return };
-    let (next, missed) = timer.setting.after(now);
-    arm(process, id, next);
-    let Notify::Signal(info, target) = timer.notify else { return };
+    let Notify::Signal(info, target) = timer.notify else {
+        arm(process, id, timer.setting.after(now).0);
+        return;
+    };
     let thread = target.and_then(|tid| process.thread(tid));
-    // Of a timer by `timer_create`, one signal at most is pending.
-    let pending = id >= 0
-        && (process.signals.pending.lock().has(&info)
-            || thread.as_ref().is_some_and(|it| it.signals.pending.lock().has(&info)));
-    if let Some(timer) = process.signals.timers.timers.lock().get_mut(&id) {
-        timer.overrun += missed + u64::from(pending);
-    }
-    match thread {
-        _ if pending => {}
-        Some(thread) => send::send_to_thread(&thread, info),
+    match &thread {
+        Some(thread) => send::send_to_thread(thread, info),
         None if target.is_none() => send::send_to_process(process, info),
         None => {}
     }
+    let pending = process.signals.pending.lock().has(&info)
+        || thread.is_some_and(|thread| thread.signals.pending.lock().has(&info));
+    if pending && timer.clock.is_real() {
+        // It goes on when the signal is taken: however short the interval is, the
+        // program comes to run.
+        if let Some(timer) = process.signals.timers.timers.lock().get_mut(&id) {
+            timer.waits = true;
+        }
+    } else {
+        // Nobody takes it, or not by its name.
+        let (next, _) = timer.setting.after(now);
+        let moment = next.moment.map(|moment| moment.max(now + SHORTEST));
+        arm(process, id, Setting { moment, ..next });
+    }
 }
 
-/// A signal is taken: if it is a timer's, it says how often that has expired
-/// meanwhile.
+/// A signal is taken: if it is a timer's, that goes on, and the signal says how
+/// often it has expired meanwhile.
 pub fn taken(process: &Process, info: SignalInfo) -> SignalInfo {
-    let Some(id) = info.timer() else { return info };
-    let mut timers = process.signals.timers.timers.lock();
-    let Some(timer) = timers.get_mut(&id) else { return info };
-    timer.last_overrun = core::mem::take(&mut timer.overrun).min(MOST_OVERRUN);
-    info.with_overrun(timer.last_overrun as u32)
+    let id = match info.timer() {
+        Some(id) => id,
+        None if info == SignalInfo::kernel(SIGALRM) => REAL,
+        None => return info,
+    };
+    let Some(timer) = process.signals.timers.timers.lock().get(&id).copied() else { return info };
+    let (next, missed) = timer.setting.after(timer.clock.now(process));
+    let missed = if timer.waits { missed.min(MOST_OVERRUN) } else { 0 };
+    if let Some(timer) = process.signals.timers.timers.lock().get_mut(&id) {
+        timer.last_overrun = missed;
+    }
+    if timer.waits {
+        arm(process, id, next);
+    }
+    if id == REAL { info } else { info.with_overrun(missed as u32) }
 }
 
 const MOST_OVERRUN: u64 = i32::MAX as u64;

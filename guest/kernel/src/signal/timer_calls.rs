@@ -105,6 +105,8 @@ struct Event {
 
 const SIGEV_SIGNAL: i32 = 0;
 const SIGEV_NONE: i32 = 1;
+/// What C libraries make a thread of; for the kernel it is a signal.
+const SIGEV_THREAD: i32 = 2;
 const SIGEV_THREAD_ID: i32 = 4;
 
 fn timer_create(a: &Arguments) -> Outcome {
@@ -142,7 +144,7 @@ fn whom_to_tell(process: &Process, event: &Event) -> Result<(Option<u8>, Option<
     };
     match event.notify {
         SIGEV_NONE => Ok((None, None)),
-        SIGEV_SIGNAL => Ok((signal()?, None)),
+        SIGEV_SIGNAL | SIGEV_THREAD => Ok((signal()?, None)),
         SIGEV_THREAD_ID => {
             let tid = Tid::try_from(event.tid).map_err(|_| Errno::EINVAL)?;
             process.thread(tid).ok_or(Errno::EINVAL)?;

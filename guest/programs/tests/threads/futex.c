@@ -181,6 +181,7 @@ static void across_processes(void)
 static void dead_owner(void)
 {
     pthread_mutex_t *mutex = shared(4096);
+    volatile bool *locked = shared(4096);
     pthread_mutexattr_t attributes;
     pid_t child;
 
@@ -191,10 +192,12 @@ static void dead_owner(void)
     child = fork();
     if (child == 0) {
         CHECK_EQUAL(pthread_mutex_lock(mutex), 0);
+        *locked = true;
         sleep_ms(100);
         _exit(0);
     }
-    sleep_ms(50);
+    while (!*locked)
+        sched_yield();
     CHECK_EQUAL(pthread_mutex_lock(mutex), EOWNERDEAD);
     CHECK_EQUAL(pthread_mutex_consistent(mutex), 0);
     CHECK_EQUAL(pthread_mutex_unlock(mutex), 0);

@@ -10,7 +10,7 @@ use spin::Mutex;
 use super::node::{Body, EMPTY_DIRECTORY, MemInode};
 use crate::errno::{Errno, Result};
 use crate::inode::{DirectoryEntry, FileKind, Inode, NewNode};
-use crate::name_map::NameMap;
+use crate::name_map::{self, NameMap};
 use crate::store::PageStore;
 
 /// What Linux's tmpfs counts for an entry.
@@ -52,6 +52,7 @@ impl<S: PageStore> Directory<S> {
 
     fn insert(&mut self, name: &[u8], inode: Arc<MemInode<S>>) {
         self.last_cookie += 1;
+        name_map::make_room(&mut self.by_name);
         let cookie = self.last_cookie;
         let name: Arc<[u8]> = name.into();
         self.by_cookie.insert(cookie, Arc::clone(&name));

@@ -64,6 +64,8 @@ pub enum KernelError {
 
 /// How often something that changes while it is read is read again.
 const ATTEMPTS: usize = 16;
+/// The same for what takes long to read, such as all page tables of a process.
+const FEW_ATTEMPTS: usize = 3;
 
 /// A guest kernel, seen from outside.
 #[derive(Debug)]
@@ -186,14 +188,15 @@ impl<'a, M: PhysicalMemory> Kernel<'a, M> {
     }
 
     /// Reads something that the sequence at `address` covers, again if it
-    /// changed meanwhile; what was read last counts.
-    fn observe<T>(
+    /// changed meanwhile, `attempts` times; what was read last counts.
+    fn observe_often<T>(
         &self,
         address: u64,
+        attempts: usize,
         mut read: impl FnMut() -> Result<T, KernelError>,
     ) -> Result<(T, Consistency), KernelError> {
         let mut last = None;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..attempts {
             let Some(before) = self.sequence(address) else {
                 return read().map(|value| (value, Consistency::Unknown));
             };
@@ -210,8 +213,16 @@ impl<'a, M: PhysicalMemory> Kernel<'a, M> {
         }
     }
 
-    /// Address of the sequence in the directory, as the kernel sees it: it is
-    /// read physically instead.
+    /// Reads something small that the sequence at `address` covers.
+    fn observe<T>(
+        &self,
+        address: u64,
+        read: impl FnMut() -> Result<T, KernelError>,
+    ) -> Result<(T, Consistency), KernelError> {
+        self.observe_often(address, ATTEMPTS, read)
+    }
+
+    /// The directory's own sequence; it is found physically, as the directory.
     fn directory_sequence(&self) -> Option<u64> {
         let offset = std::mem::offset_of!(Directory, sequence) as u64;
         let value = self.memory.read_entry(GuestPhys(self.directory.0 + offset))?.0;

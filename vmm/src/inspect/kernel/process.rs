@@ -13,7 +13,7 @@ use pagelab_abi::fault::{FAULT_KINDS, FaultKind};
 use serde::{Serialize, Serializer};
 use zerocopy::FromBytes;
 
-use super::{Kernel, KernelError};
+use super::{FEW_ATTEMPTS, Kernel, KernelError};
 use crate::inspect::PhysicalMemory;
 use crate::inspect::value::{Consistency, Hex};
 
@@ -402,13 +402,14 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
     }
 
     /// Does something with a process's memory and says whether its address
-    /// space stayed as it was meanwhile: areas, page tables, counters.
+    /// space stayed as it was meanwhile: areas, page tables, counters. It may be
+    /// done a few times until it did.
     pub fn while_unchanged<T>(
         &self,
         process: &Process,
         mut look: impl FnMut() -> T,
     ) -> (T, Consistency) {
-        let looked = self.observe(process.space_sequence, || Ok(look()));
+        let looked = self.observe_often(process.space_sequence, FEW_ATTEMPTS, || Ok(look()));
         looked.unwrap_or_else(|_| (look(), Consistency::Unknown))
     }
 }

@@ -190,6 +190,7 @@ pub fn dump<M: PhysicalMemory>(memory: &M, root: GuestPhys, request: &DumpReques
     let mut collector = Collector {
         memory,
         request,
+        unfiltered: request.filter.is_empty(),
         pending: Vec::new(),
         dump: Dump {
             root: root.into(),
@@ -210,6 +211,8 @@ pub fn dump<M: PhysicalMemory>(memory: &M, root: GuestPhys, request: &DumpReques
 struct Collector<'a, M> {
     memory: &'a M,
     request: &'a DumpRequest,
+    /// The request's filter asks for nothing.
+    unfiltered: bool,
     dump: Dump,
     /// Rows of tables above the next page: shown only if a page is.
     pending: Vec<Row>,
@@ -226,9 +229,11 @@ impl<M: PhysicalMemory> Collector<'_, M> {
 
     /// Shows a row, in a tree below the tables that lead to it.
     fn show(&mut self, row: Row) {
-        for table in std::mem::take(&mut self.pending) {
-            if table.last.0 >= row.first.0 {
-                self.push(table);
+        if !self.pending.is_empty() {
+            for table in std::mem::take(&mut self.pending) {
+                if table.last.0 >= row.first.0 {
+                    self.push(table);
+                }
             }
         }
         self.push(row);
@@ -274,7 +279,7 @@ impl<M: PhysicalMemory> Visitor for Collector<'_, M> {
             let row = Row::of_branch(self.memory, branch);
             self.pending.retain(|table| table.last.0 >= row.first.0);
             self.pending.push(row);
-            if self.request.filter.is_empty() {
+            if self.unfiltered {
                 for table in std::mem::take(&mut self.pending) {
                     self.push(table);
                 }
@@ -284,7 +289,8 @@ impl<M: PhysicalMemory> Visitor for Collector<'_, M> {
     }
 
     fn pages(&mut self, run: &Run) {
-        let Some(run) = self.request.filter.wanted(run) else { return };
+        let wanted = if self.unfiltered { Some(*run) } else { self.request.filter.wanted(run) };
+        let Some(run) = wanted else { return };
         self.count(&run);
         if self.request.shape == Shape::Entries {
             for place in 0..run.count {
@@ -300,7 +306,7 @@ impl<M: PhysicalMemory> Visitor for Collector<'_, M> {
     }
 
     fn absent(&mut self, run: &Run) {
-        let wanted = run.clip_any(&self.request.ranges) && self.request.filter.is_empty();
+        let wanted = self.unfiltered && run.clip_any(&self.request.ranges);
         if self.request.absent && wanted {
             let row = Row::of_run(self.memory, run, RowKind::Absent);
             self.show(row);

@@ -293,12 +293,17 @@ impl<M: PhysicalMemory, V: Visitor> Scanner<'_, M, V> {
 
     fn entries(&mut self, level: Level, table: GuestPhys, place: &Branch, entries: &Table) {
         let mut index = 0;
+        let first = address_of(level, place.start, 0);
+        let last = address_of(level, place.start, ENTRIES - 1).wrapping_add(level.entry_size() - 1);
+        let all = self.ranges.iter().any(|range| range.first <= first && last <= range.last);
         while index < ENTRIES && !self.visitor.is_done() {
             let start = address_of(level, place.start, index);
-            let Some(next) = self.first_wanted(level, start, index) else { break };
-            if next > index {
-                index = next;
-                continue;
+            if !all {
+                let Some(next) = self.first_wanted(level, start, index) else { break };
+                if next > index {
+                    index = next;
+                    continue;
+                }
             }
             self.cost.entries += 1;
             let entry = Entry(entries[index]);
@@ -307,12 +312,13 @@ impl<M: PhysicalMemory, V: Visitor> Scanner<'_, M, V> {
                 continue;
             }
             let run = Run { level, table, index, count: 1, start, entry, rights: place.rights };
-            index += self.entry(run, place.rights, entries);
+            index += self.entry(run, place.rights, entries, all);
         }
     }
 
-    /// One entry, and those that continue it; returns how many that are.
-    fn entry(&mut self, mut run: Run, above: Rights, entries: &Table) -> usize {
+    /// One entry, and those that continue it; returns how many that are. `all` of
+    /// the table is wanted, or what lies in the ranges.
+    fn entry(&mut self, mut run: Run, above: Rights, entries: &Table, all: bool) -> usize {
         let Run { level, table, index, start, entry, .. } = run;
         if !entry.is_present() {
             self.visitor.absent(&run);
@@ -341,6 +347,10 @@ impl<M: PhysicalMemory, V: Visitor> Scanner<'_, M, V> {
         });
         run.count += same.count();
         self.cost.entries += run.count as u64 - 1;
+        if all {
+            self.visitor.pages(&run);
+            return run.count;
+        }
         for &range in self.ranges {
             if let Some(part) = run.clip(range) {
                 self.visitor.pages(&part);

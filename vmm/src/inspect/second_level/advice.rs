@@ -25,6 +25,8 @@ pub struct HugePages {
     pub huge_before: u64,
     /// ... and are now.
     pub huge_after: u64,
+    /// The host does not tell large pages apart, so both are 0.
+    pub unknown: bool,
     /// Blocks of 2 MiB that were in use and could not be made one page.
     pub refused: u64,
     /// The host's setting for shared memory
@@ -46,6 +48,7 @@ pub fn use_huge_pages(ram: &GuestRam, wanted: bool) -> io::Result<HugePages> {
         wanted,
         huge_before: before.huge,
         huge_after: before.huge,
+        unknown: before.huge_unknown,
         refused: 0,
         setting: setting(),
         reason: None,
@@ -151,6 +154,9 @@ impl fmt::Display for HugePages {
             Bytes(self.huge_before * PAGE_SIZE),
             Bytes(self.huge_after * PAGE_SIZE)
         )?;
+        if self.unknown {
+            writeln!(f, "this host does not tell large pages apart (Linux 6.7 does)")?;
+        }
         if let Some(setting) = &self.setting {
             writeln!(f, "the host's setting for shared memory is \"{setting}\"")?;
         }

@@ -57,9 +57,8 @@ pub struct BackingMap {
     pub huge: u64,
     /// Pages that exist and hold nothing but zeros, if that was looked at.
     pub zero: Option<u64>,
-    /// The host does not tell mapped pages apart (before Linux 6.7): they are
-    /// counted as backed.
-    pub mapped_unknown: bool,
+    /// The host does not tell large pages apart (before Linux 6.7).
+    pub huge_unknown: bool,
 }
 
 const BACKED: u8 = 1;
@@ -79,9 +78,7 @@ pub fn backing(ram: &GuestRam, contents: bool) -> io::Result<BackingMap> {
     for part in ram.parts() {
         let mut states = vec![0; usize::try_from(part.length / PAGE_SIZE).unwrap_or(0)];
         mark_backed(ram, part, &mut states)?;
-        if mark_mapped(ram, part, &host, &mut states).is_err() {
-            map.mapped_unknown = true;
-        }
+        map.huge_unknown |= !mark_mapped(ram, part, &host, &mut states)?;
         if contents {
             mark_zero(ram, part, &mut states);
         }
@@ -108,20 +105,26 @@ fn mark_backed(ram: &GuestRam, part: &RamPart, states: &mut [u8]) -> io::Result<
     Ok(())
 }
 
+/// Marks what the VMM maps; returns whether large pages could be told apart.
 fn mark_mapped(
     ram: &GuestRam,
     part: &RamPart,
     host: &HostPages,
     states: &mut [u8],
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let Some(start) = host_address(ram, part.start) else {
         return Err(io::ErrorKind::NotFound.into());
     };
-    for region in host.mapped(start, start + part.length)? {
+    let end = start + part.length;
+    let (regions, huge_known) = match host.mapped(start, end) {
+        Ok(regions) => (regions, true),
+        Err(_) => (host.present(start, end)?, false),
+    };
+    for region in regions {
         let bits = if region.huge { MAPPED | HUGE } else { MAPPED };
         mark(states, region.start - start, region.end - start, bits);
     }
-    Ok(())
+    Ok(huge_known)
 }
 
 fn mark_zero(ram: &GuestRam, part: &RamPart, states: &mut [u8]) {
@@ -213,8 +216,8 @@ impl fmt::Display for BackingMap {
         if let Some(zero) = self.zero {
             writeln!(f, "{zero} backed pages hold nothing but zeros")?;
         }
-        if self.mapped_unknown {
-            writeln!(f, "this host does not tell which pages are mapped (Linux 6.7 does)")?;
+        if self.huge_unknown {
+            writeln!(f, "this host does not tell large pages apart (Linux 6.7 does)")?;
         }
         Ok(())
     }

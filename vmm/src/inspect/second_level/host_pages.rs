@@ -123,6 +123,37 @@ impl HostPages {
     }
 }
 
+impl HostPages {
+    /// The same page by page, for kernels that cannot scan: large pages are not
+    /// told apart.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn present(&self, start: u64, end: u64) -> io::Result<Vec<MappedRegion>> {
+        const PAGES: usize = 1 << 16;
+        let mut found: Vec<MappedRegion> = Vec::new();
+        let mut bytes = vec![0; PAGES * 8];
+        let mut at = start;
+        while at < end {
+            let pages = usize::try_from((end - at) / HOST_PAGE).unwrap_or(PAGES).clamp(1, PAGES);
+            let piece = &mut bytes[..pages * 8];
+            self.pagemap.read_exact_at(piece, at / HOST_PAGE * 8)?;
+            for &entry in piece.as_chunks::<8>().0 {
+                let next = at + HOST_PAGE;
+                if u64::from_ne_bytes(entry) & PRESENT != 0 {
+                    match found.last_mut().filter(|last| last.end == at) {
+                        Some(last) => last.end = next,
+                        None => found.push(MappedRegion { start: at, end: next, huge: false }),
+                    }
+                }
+                at = next;
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// Pages that are mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappedRegion {
@@ -194,6 +225,9 @@ mod tests {
             return;
         };
         let mapped: u64 = regions.iter().map(|region| region.end - region.start).sum();
+        assert_eq!(mapped, end - start);
+        let one_by_one = pages.present(start, end).unwrap();
+        let mapped: u64 = one_by_one.iter().map(|region| region.end - region.start).sum();
         assert_eq!(mapped, end - start);
         assert!(pages.page(start).unwrap().huge.is_some());
     }

@@ -245,9 +245,10 @@ impl Handler {
         let (flags, address) = (word(1), word(2) & !(HOST_PAGE - 1));
         let minor = flags & FLAG_MINOR != 0;
         let time = self.began.elapsed();
-        let resolved = self.resolve(address, minor);
+        // Locked before the access goes on, so that whoever looks afterwards
+        // finds it noted.
         let mut log = lock(&self.log);
-        if !resolved {
+        if !self.resolve(address, minor) {
             // Somebody else was faster: the access is tried again.
             log.retried += 1;
             return;

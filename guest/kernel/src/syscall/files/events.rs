@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::descriptors::add;
 use super::poll::with_mask;
-use super::{Arguments, Outcome, file, int};
+use super::{Arguments, Outcome, file, int, open_file};
 use crate::files::epoll::{Epoll, Event};
 use crate::files::timer_file::TimerFile;
 use crate::files::{vfs, wait};
@@ -131,8 +131,8 @@ fn epoll_ctl(a: &Arguments) -> Outcome {
     let operation = a[1] as u32;
     let event = || Ok::<_, Errno>(Event::from(user::read::<Record>(GuestVirt(a[3]))?));
     let event = if operation == linux::EPOLL_CTL_DEL { None } else { Some(event()?) };
-    let epoll: Arc<OpenFile> = file(a[0])?;
-    let target = file(a[2])?;
+    let epoll: Arc<OpenFile> = open_file(a[0])?;
+    let target = open_file(a[2])?;
     // What can never be waited for comes before what is no instance.
     target.wait_channel().ok_or(Errno::EPERM)?;
     let instance = Epoll::of(&epoll)?;

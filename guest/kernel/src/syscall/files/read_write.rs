@@ -1,10 +1,13 @@
 //! Bytes: reading, writing, copying, positions.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 use pagelab_abi::addr::GuestVirt;
 use pagelab_hal::time;
+use pagelab_vfs::abi::O_APPEND;
+use pagelab_vfs::inode::FileKind;
 use pagelab_vfs::open_file::copy;
 use pagelab_vfs::store::Advice;
 use pagelab_vfs::{Errno, OpenFile, Readiness, WaitChannel, Whence};
@@ -198,6 +201,9 @@ fn offset_at(address: u64) -> Result<Option<i64>, Errno> {
 fn sendfile(a: &Arguments) -> Outcome {
     let (output, input) = (open_file(a[0])?, open_file(a[1])?);
     let mut offset = offset_at(a[2])?;
+    if input.is_readable() && input.kind() == FileKind::Directory {
+        return Err(Errno::EINVAL.into());
+    }
     copy_between(&input, &mut offset, &output, &mut None, a[3])
         .and_then(|count| put_offset(a[2], offset).map(|()| count).map_err(Failure::from))
 }
@@ -209,16 +215,43 @@ fn copy_file_range(a: &Arguments) -> Outcome {
     }
     for file in [&input, &output] {
         match file.kind() {
-            pagelab_vfs::inode::FileKind::Regular => {}
-            pagelab_vfs::inode::FileKind::Directory => return Err(Errno::EISDIR.into()),
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Errno::EISDIR.into()),
             _ => return Err(Errno::EINVAL.into()),
         }
     }
+    if !input.is_readable() || !output.is_writable() || output.flags() & O_APPEND != 0 {
+        return Err(Errno::EBADF.into());
+    }
     let (mut from, mut to) = (offset_at(a[1])?, offset_at(a[3])?);
+    check_overlap(&input, from, &output, to, a[4])?;
     let count = copy_between(&input, &mut from, &output, &mut to, a[4])?;
     put_offset(a[1], from)?;
     put_offset(a[3], to)?;
     Ok(count)
+}
+
+/// A copy within one file may not read what it writes.
+fn check_overlap(
+    input: &OpenFile,
+    from: Option<i64>,
+    output: &OpenFile,
+    to: Option<i64>,
+    count: u64,
+) -> Result<(), Errno> {
+    if !Arc::ptr_eq(input.inode(), output.inode()) {
+        return Ok(());
+    }
+    let start = |file: &OpenFile, offset: Option<i64>| match offset {
+        Some(offset) => u64::try_from(offset).map_err(|_| Errno::EINVAL),
+        None => file.seek(0, Whence::Current),
+    };
+    let (from, to) = (start(input, from)?, start(output, to)?);
+    let count = count.min(input.inode().size()?.saturating_sub(from));
+    if to < from + count && from < to.saturating_add(count) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
 }
 
 fn put_offset(address: u64, offset: Option<i64>) -> Result<(), Errno> {
