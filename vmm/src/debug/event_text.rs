@@ -110,7 +110,7 @@ mod tests {
             (&value(&fault)["kind"], &value(&fault)["address"]),
             (&json!("cow_copy"), &json!("0x5000"))
         );
-        let trace = trace(&fault, 2000);
+        let trace = trace(&fault, 2_000_000);
         assert_eq!(
             (&trace["ts"], &trace["dur"], &trace["ph"]),
             (&json!(2.0), &json!(1.0), &json!("X"))
