@@ -12,17 +12,9 @@ use std::path::{Path, PathBuf};
 
 use common::Lab;
 
-/// Where the programs are.
-fn folder() -> PathBuf {
-    std::env::var_os("PAGELAB_PROGRAMS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/programs"),
-        PathBuf::from,
-    )
-}
-
 /// Runs all programs of a folder, each in a lab of its own.
 fn run_all(part: &str, least: usize) {
-    let folder = folder().join(part);
+    let folder = common::programs_folder().join(part);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| {
         panic!("{}: {error}; scripts/programs builds the programs", folder.display())
     });
@@ -76,7 +68,7 @@ fn kernel_tests_built_with_glibc() {
 /// Where a program's memory is, as it sees it.
 fn maps(options: &[&str]) -> String {
     let mut lab = Lab::new(&["run", "--log", "error"]);
-    lab.command.args(options).arg("--").arg(folder().join("musl/where"));
+    lab.command.args(options).arg("--").arg(common::programs_folder().join("musl/where"));
     let outcome = lab.run();
     outcome.expect(0, &[]);
     String::from_utf8_lossy(&outcome.stdout).into_owned()
@@ -96,7 +88,7 @@ fn addresses_repeat_unless_they_are_to_be_random() {
 fn swapped_pages_come_back_as_they_were_and_shared() {
     let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "100"]);
     lab.command.args(["--mem", "16M", "--swap", "32M", "--faults", "--"]);
-    lab.command.arg(folder().join("musl/swap"));
+    lab.command.arg(common::programs_folder().join("musl/swap"));
     let outcome = lab.run();
     let said = String::from_utf8_lossy(&outcome.stdout);
     assert!(said.contains("pages that came back as one frame: 16"), "{said}");

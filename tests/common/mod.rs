@@ -14,7 +14,7 @@ pub mod terminal;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +28,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub fn binary() -> PathBuf {
     std::env::var_os("PAGELAB_BIN")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pagelab")), PathBuf::from)
+}
+
+/// Where the programs are that `scripts/programs` builds, before these tests run.
+/// `PAGELAB_PROGRAMS` names the folder if it is not `target/programs`.
+pub fn programs_folder() -> PathBuf {
+    std::env::var_os("PAGELAB_PROGRAMS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/programs"),
+        PathBuf::from,
+    )
 }
 
 /// A run of pagelab.
