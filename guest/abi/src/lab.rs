@@ -198,11 +198,11 @@ pub struct Header {
     pub frames: FrameCounters,
     /// When what happened.
     pub milestones: Milestones,
+    /// What the doorbell is about.
+    pub request: Request,
     /// Physical address of the kernel's [`crate::directory::Directory`], 0 as
     /// long as there is none.
     pub directory: u64,
-    /// What the doorbell is about.
-    pub request: Request,
 }
 
 /// Bytes in the input ring; a power of two.
