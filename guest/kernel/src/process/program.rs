@@ -12,7 +12,7 @@ use pagelab_abi::addr::{Frame, GuestPhys, PAGE_SIZE};
 use pagelab_abi::boot::Module;
 use pagelab_hal::memory::module_bytes;
 use pagelab_hal::sync::Lock;
-use pagelab_mm::{FaultError, NeedsPage, ObjectId, ObjectKind, OutOfMemory, Use};
+use pagelab_mm::{FaultError, NeedsPage, ObjectId, ObjectKind, OutOfMemory, Page, Use};
 use pagelab_vfs::executing::Executing;
 
 use crate::memory::memory;
@@ -80,10 +80,18 @@ pub fn close(object: ObjectId) {
         };
         sources.swap_remove(place)
     };
+    release_rest(&source, 0);
+    memory().release_object(object);
+}
+
+/// Gives back frames of a source from page `first` on that were to become pages
+/// of the object and did not, for lack of memory.
+fn release_rest(source: &Source, first: u64) {
     let memory = memory();
-    memory.release_object(object);
-    for offset in (0..source.length).step_by(PAGE_SIZE as usize) {
-        if let Some(frame) = Frame::containing(GuestPhys(source.start.0 + offset))
+    for index in first..source.length / PAGE_SIZE {
+        let (page, _) = memory.objects.lookup(&memory.machine, source.object, index);
+        if let Some(frame) = Frame::containing(GuestPhys(source.start.0 + index * PAGE_SIZE))
+            && page == Page::Missing
             && memory.frames.count(frame) > 0
         {
             memory.frames.release(&memory.machine, frame);
@@ -94,23 +102,11 @@ pub fn close(object: ObjectId) {
 /// A program's file is cut to `pages` pages: what comes after was never there.
 /// Nothing to do for other objects.
 pub fn truncate(object: ObjectId, pages: u64) {
-    let cut = {
-        let mut sources = SOURCES.lock();
-        let source = sources.iter_mut().find(|source| source.object == object);
-        let Some(source) = source.filter(|source| pages * PAGE_SIZE < source.length) else {
-            return;
-        };
-        let end = source.start.0 + source.length;
+    let mut sources = SOURCES.lock();
+    let source = sources.iter_mut().find(|source| source.object == object);
+    if let Some(source) = source.filter(|source| pages * PAGE_SIZE < source.length) {
+        release_rest(source, pages);
         source.length = pages * PAGE_SIZE;
-        source.start.0 + source.length..end
-    };
-    let memory = memory();
-    for address in cut.step_by(PAGE_SIZE as usize) {
-        if let Some(frame) = Frame::containing(GuestPhys(address))
-            && memory.frames.count(frame) > 0
-        {
-            memory.frames.release(&memory.machine, frame);
-        }
     }
 }
 
@@ -131,14 +127,10 @@ pub fn bring_in(page: NeedsPage) -> Result<bool, FaultError> {
     };
     let memory = memory();
     if memory.frames.count(frame) == 0 {
-        // The first owner is the file, so that its bytes stay until `close`.
         memory.frames.adopt(frame, Use::Cache);
     }
-    memory.frames.share(frame);
+    // Without memory for the index the frame stays adopted: its bytes are needed.
     let (machine, frames) = (&memory.machine, memory.frames);
-    if memory.objects.insert(machine, frames, page.object, page.index, frame).is_err() {
-        frames.release(machine, frame);
-        return Err(FaultError::OutOfMemory);
-    }
-    Ok(true)
+    let inserted = memory.objects.insert(machine, frames, page.object, page.index, frame);
+    inserted.map(|()| true).map_err(|_| FaultError::OutOfMemory)
 }
