@@ -557,7 +557,7 @@ fn kill_and_check(round: u64, how: &str) -> u64 {
     });
     // Another moment each time; now and then before the first record.
     let mixed = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    if round % 8 != 0 {
+    if !round.is_multiple_of(8) {
         began.recv_timeout(Duration::from_secs(40)).expect("a record");
     }
     thread::sleep(Duration::from_micros(mixed % 150_000));

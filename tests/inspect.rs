@@ -109,7 +109,7 @@ fn stop(mut lab: Running) {
     lab.child.wait().expect("a child");
 }
 
-fn first<'a>(processes: &'a [Process], wanted: impl Fn(&Process) -> bool) -> &'a Process {
+fn first(processes: &[Process], wanted: impl Fn(&Process) -> bool) -> &Process {
     let found = processes.iter().find(|process| wanted(process));
     found.unwrap_or_else(|| panic!("{processes:#?}"))
 }

@@ -396,7 +396,7 @@ proptest! {
             if model.iter().any(overlaps) {
                 continue;
             }
-            let flags = EntryFlags::from_bits_truncate(bits) - EntryFlags::HUGE | PRESENT;
+            let flags = (EntryFlags::from_bits_truncate(bits) - EntryFlags::HUGE) | PRESENT;
             let slot = memory.map(address, physical, level, flags);
             model.insert(address, (level, Entry(memory.get(slot))));
         }
