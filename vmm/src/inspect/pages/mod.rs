@@ -4,11 +4,11 @@
 //! | --- | --- |
 //! | [`scan`] | what is in the tree at all? (everything else is built on it) |
 //! | [`filter`] | which pages are wanted? |
-//! | [`dump`] | what does the tree look like? |
+//! | [`mod@dump`] | what does the tree look like? |
 //! | [`render`] | ... as text, CSV or a graph (JSON comes from `serde`) |
 //! | [`alias`] | at which addresses does this frame show? |
-//! | [`search`] | where are these bytes? |
-//! | [`diff`] | what changed between two moments, and by which fault? |
+//! | [`mod@search`] | where are these bytes? |
+//! | [`mod@diff`] | what changed between two moments, and by which fault? |
 //!
 //! All of it takes any [`PhysicalMemory`](super::PhysicalMemory) and a root, so
 //! it is tested on tables made by hand, and on memory that holds anything.

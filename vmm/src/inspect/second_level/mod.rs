@@ -3,7 +3,7 @@
 //! Three tables stand between a guest-physical address and a page of the host,
 //! and they must not be mixed up:
 //!
-//! 1. the **memfd**: does the page exist at all? ([`backing`])
+//! 1. the **memfd**: does the page exist at all? ([`mod@backing`])
 //! 2. the **VMM's page tables**: is it mapped there? ([`host_pages`])
 //! 3. **KVM's second level** (EPT, NPT, or shadow tables): can the guest reach it
 //!    without leaving to the host? Nobody outside of KVM sees that table; its
