@@ -160,8 +160,12 @@ pub fn translate(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result
     let target = Target::given(lab, arguments.text("target"))?;
     let address = arguments.number("address").unwrap_or(0);
     // KVM translates with the tables that the processor uses right now; without
-    // virtualization hardware only what is the kernel's.
-    let kvm_can = !lab.without_hardware || address >= USER_END.0;
+    // virtualization hardware only what is the kernel's; and with the rights of the
+    // kernel, which programs' memory is closed to by SMAP.
+    const SMAP: u64 = 1 << 21;
+    let programs_too = !lab.without_hardware
+        && lab.control.registers().is_ok_and(|registers| registers.cr4 & SMAP == 0);
+    let kvm_can = programs_too || address >= USER_END.0;
     let root = target.root(&lab.source())?;
     let mut fields = serde_json::Map::new();
     if kvm_can
