@@ -1,7 +1,7 @@
 //! One queue: where the driver says it is, checked; its chains, taken apart and
 //! checked as a whole before a device sees any of them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use pagelab_abi::addr::GuestPhys;
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_NEXT};
@@ -158,6 +158,11 @@ impl ServedQueue {
     /// Whether the driver wants an interrupt for used buffers.
     #[must_use]
     pub fn wants_interrupt(&self, ram: &GuestRam) -> bool {
+        // The driver asks for an interrupt, then looks at the used ring a last
+        // time before it halts. So the used ring must be seen to be written
+        // before this is read: a processor would else read first, and a driver
+        // that asks in between would wait for ever.
+        fence(Ordering::SeqCst);
         let address = GuestAddress(self.queue.avail_ring());
         let flags: u16 = ram.mapping().load(address, Ordering::SeqCst).unwrap_or(0);
         u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0
