@@ -75,6 +75,7 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
     }
     if let Some(frame) = program {
         files::write_back::write_if_due();
+        process::scheduler::sleepers_changed();
         process::scheduler::yield_now();
         syscall::before_return(frame, None);
     }
