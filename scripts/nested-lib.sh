@@ -133,6 +133,20 @@ add_program() {
     chmod +x "$1$3"
 }
 
+# Adds programs of this machine with the libraries that they are linked to, at
+# the places where they are here: what tests run as "the host's own programs".
+add_linked_programs() {
+    local tree=$1 name file
+    shift
+    for name in "$@"; do
+        file=$(command -v "$name") || die "this machine has no program $name"
+        for file in "$file" $(ldd "$file" | grep -o '/[^ ]*'); do
+            mkdir -p "$tree${file%/*}"
+            cp -L "$file" "$tree$file"
+        done
+    done
+}
+
 add_file() {
     [ -e "$2" ] || die "--file: $2 does not exist"
     local destination=$3
