@@ -136,6 +136,9 @@ pub fn clone(frame: &TrapFrame, request: &CloneRequest) -> Result<u64, Errno> {
         }
         return Err(Errno::ENOMEM);
     };
+    if !flags.contains(CloneFlags::VM) {
+        thread.rseq.copy_from(&parent.rseq);
+    }
     store_numbers(&thread, request);
     process.threads.lock().push(thread.clone());
     if !flags.contains(CloneFlags::THREAD) {

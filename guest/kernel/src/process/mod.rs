@@ -10,6 +10,7 @@
 //! | [`wait`] | a parent learns of it |
 //! | [`init`] | process 1: starts the first program, and balances the books |
 //! | [`thread`], [`scheduler`], [`sleep`], [`futex`] | who runs, who waits |
+//! | [`rseq`] | what a thread does if something came between its instructions |
 //! | [`reclaim`], [`oom`] | what happens when memory runs short, and out |
 //! | [`spaces`] | all address spaces, for the reverse map |
 //!
@@ -48,6 +49,7 @@ pub mod limits;
 pub mod oom;
 pub mod program;
 pub mod reclaim;
+pub mod rseq;
 pub mod scheduler;
 pub mod sleep;
 pub mod space;
