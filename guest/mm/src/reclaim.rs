@@ -39,7 +39,7 @@ pub const BATCH: u64 = 32;
 /// What reclaim needs of the kernel.
 pub trait Pager: Spaces {
     /// Writes a page of an object to its store and, as far as that is good, its
-    /// dirty neighbours: with [`Memory::clean_page`] before. Returns whether the
+    /// dirty neighbours: with [`Memory::clean_pages`] before. Returns whether the
     /// page was written.
     fn write_back(&self, object: ObjectId, index: u64) -> bool;
 

@@ -56,6 +56,8 @@ pub struct State {
     pub dirty: Range<u64>,
     /// How many of them are, at most.
     pub dirty_count: u64,
+    /// When they were last written, some could not be.
+    pub failed: bool,
     /// When the first of them became dirty.
     pub dirty_since: u64,
     readahead: Readahead,
@@ -105,6 +107,7 @@ impl Backed {
                 host_size: size,
                 dirty: 0..0,
                 dirty_count: 0,
+                failed: false,
                 dirty_since: 0,
                 readahead: Readahead::default(),
                 pattern: Pattern::Normal,
