@@ -401,7 +401,13 @@ fn experiments_on_a_shared_folder() {
 
 /// Runs a program with little memory on the file `/s/a` of a folder.
 fn with_little_memory(folder: &Path, arguments: &[&str]) -> String {
+    with_little_memory_and(folder, &[], arguments)
+}
+
+/// The same with more options.
+fn with_little_memory_and(folder: &Path, options: &[&str], arguments: &[&str]) -> String {
     let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "58", "--mem", "16M"]);
+    lab.command.args(options);
     lab.command.args(["--share", &format!("{}:/s", folder.display()), "--"]);
     lab.command.arg(program("files").join(arguments[0])).arg("/s/a").args(&arguments[1..]);
     let outcome = lab.run();
@@ -447,6 +453,21 @@ fn a_file_larger_than_memory_is_written_through_a_mapping() {
     fs::write(&path, vec![0; numbered_pages(MORE_THAN_MEMORY).len()]).expect("a file");
     with_little_memory(folder.path(), &["sequential", "write"]);
     assert!(fs::read(&path).expect("the file") == numbered_pages(MORE_THAN_MEMORY));
+}
+
+#[test]
+fn a_full_disk_ends_nobody_who_writes_through_a_mapping() {
+    let folder = folder();
+    let path = folder.path().join("a");
+    fs::write(&path, vec![0; numbered_pages(MORE_THAN_MEMORY).len()]).expect("a file");
+    // Some requests go well.
+    let full = ["--share-fault", "write:a:ENOSPC:3"];
+    with_little_memory_and(folder.path(), &full, &["sequential", "fail"]);
+    let (written, wanted) = (fs::read(&path).expect("the file"), numbered_pages(MORE_THAN_MEMORY));
+    let pages = || written.chunks(4096).zip(wanted.chunks(4096));
+    let kept = pages().filter(|(written, wanted)| written == wanted).count();
+    assert!(pages().all(|(written, wanted)| written == wanted || written == [0; 4096]));
+    assert!((3..MORE_THAN_MEMORY as usize).contains(&kept), "{kept} pages were written");
 }
 
 #[test]
