@@ -499,6 +499,25 @@ fn kernel_tests_on_a_shared_folder() {
     }
 }
 
+/// The program has the same path in the lab as on the host, unless that is in a
+/// folder of the host: there, it would take the place of somebody's file.
+#[test]
+fn the_program_is_not_planted_in_a_shared_folder() {
+    let program = program("where");
+    let above = program.parent().expect("a folder").display().to_string();
+    let folder = folder();
+    let same_name = folder.path().join("where");
+    fs::write(&same_name, "mine").expect("a file");
+    for access in ["", ":ro"] {
+        let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "50", "--share"]);
+        lab.command.arg(format!("{}:{above}{access}", folder.path().display()));
+        lab.command.arg("--").arg(&program);
+        lab.run().expect(0, &[]);
+        assert_eq!(fs::read_to_string(&same_name).expect("the file"), "mine");
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+}
+
 /// What is in a folder: path, kind, and content or target.
 fn contents(folder: &Path) -> Vec<(PathBuf, String, Vec<u8>)> {
     let mut all = Vec::new();

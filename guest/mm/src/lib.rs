@@ -102,6 +102,7 @@ pub mod user;
 mod brk;
 mod fault_around;
 mod fork;
+mod gaps;
 mod live;
 mod mincore;
 mod modify;

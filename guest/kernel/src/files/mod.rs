@@ -128,8 +128,8 @@ impl Platform for KernelPlatform {
         crate::random::fill(bytes);
     }
 
-    fn wake(&self, channel: WaitChannel, _ready: Readiness) {
-        wait::wake(channel);
+    fn wake(&self, channel: WaitChannel, ready: Readiness) {
+        wait::wake(channel, ready);
     }
 }
 
