@@ -129,6 +129,7 @@ pub use mlock::LockAll;
 pub use mmap::{MapFlags, MapRequest, MapSource, Mapped};
 pub use mremap::{RemapFlags, RemapRequest, Remapped};
 pub use msync::SyncFlags;
+pub use munmap::Copies;
 pub use object::{ObjectId, ObjectKind, Page};
 pub use owner::Owner;
 pub use pagemap::ClearRefs;

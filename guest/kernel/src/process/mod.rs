@@ -29,7 +29,7 @@ use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::FaultCounters;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::time;
-use pagelab_mm::{ObjectId, Spaces};
+use pagelab_mm::{Copies, ObjectId, Spaces};
 use pagelab_vfs::{FdTable, FsContext};
 
 use self::sleep::WaitQueue;
@@ -317,11 +317,11 @@ pub fn all() -> Vec<Arc<Process>> {
 }
 
 /// Takes pages of an object out of every program's memory.
-pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>) {
+pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>, copies: Copies) {
     let spaces = spaces::AllSpaces::now();
     for number in 0..spaces.count() {
         spaces.with(number, &mut |space| {
-            space.unmap_object(memory(), object, pages.start, pages.end);
+            space.unmap_object(memory(), object, (pages.start, pages.end), copies);
         });
     }
 }
