@@ -299,6 +299,9 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
+    /// One of its own names was removed, or given to another.
+    fn name_is_gone(&self) {}
+
     /// Removes an empty directory.
     fn rmdir(&self, name: &[u8]) -> Result<()> {
         let _ = name;

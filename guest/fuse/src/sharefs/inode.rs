@@ -286,6 +286,11 @@ impl<S: PageStore> Inode for ShareInode<S> {
         Ok(self.shared.connection.unlink(self.node.id(), name)?)
     }
 
+    fn name_is_gone(&self) {
+        // How many are left, the server knows.
+        self.node.doubt();
+    }
+
     fn rmdir(&self, name: &[u8]) -> Result<()> {
         self.changing_names()?;
         Ok(self.shared.connection.remove_directory(self.node.id(), name)?)
