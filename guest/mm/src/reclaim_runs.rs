@@ -35,7 +35,8 @@ struct Unmapped {
 impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
     /// Takes what was not used of the run of a file's pages that begins with a
     /// frame, `most` frames of it at most. Returns how many frames were looked at:
-    /// none if it is no such run, or one that is mapped more than once.
+    /// none if it is no such run, or one that is mapped more than once. A run of
+    /// pages that can go nowhere is only passed over.
     pub(crate) fn take_run(&mut self, first: &Candidate, most: u64) -> usize {
         let owner = Owner::decode(first.usage, first.owner);
         let Owner::Page { object, index } = owner else { return 0 };
@@ -44,9 +45,20 @@ impl<M: Machine, P: Pager + ?Sized> Sweep<'_, M, P> {
         if first.count > OWNERS {
             return 0;
         }
+        let store = self.memory.objects.store_of(object);
+        let can_go = match store {
+            Store::Own => true,
+            Store::Swap if self.memory.swap.has_room() => return 0,
+            Store::Swap | Store::Nowhere => false,
+        };
+        let most = if can_go { most } else { u64::MAX };
         let most = usize::try_from(most.min(TABLE - index % TABLE)).unwrap_or(1);
         let run = self.memory.frames.hold().run_from(*first, most);
-        if run.length == 1 || self.memory.objects.store_of(object) != Store::Own {
+        if !can_go {
+            // Passed over all at once, as nothing can be done with them.
+            return run.length;
+        }
+        if run.length == 1 {
             return 0;
         }
         if first.referenced {
