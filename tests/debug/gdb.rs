@@ -134,6 +134,13 @@ fn a_debugger_watches_memory() {
         assert_eq!(gdb.word(third), Some(value));
         assert_eq!(gdb.ask(&format!("{gone},{third:x},8")), "OK");
     }
+    // The child runs; its parent is in the kernel, its program in `fork` or `wait4`.
+    assert_eq!(gdb.ask("Hgp1.2"), "OK");
+    let parent = gdb.rip();
+    assert!((START..START + 4096).contains(&parent), "{parent:#x}");
+    assert_eq!(gdb.memory(parent - 2, 2), "0f05");
+    assert_eq!(gdb.word(third), Some(103));
+    assert_eq!(gdb.ask("Hgp1.3"), "OK");
     // Instructions, without a byte of memory changed where the host can: the
     // parent waits for its child before it gets there.
     let behind_exit = gdb.rip() + 0x22;

@@ -132,6 +132,8 @@ pub struct Finished {
     pub setup: Duration,
     /// From the first entry to the end.
     pub running: Duration,
+    /// How much of that its thread had a processor of the host's.
+    pub processor_time: Duration,
     /// What folders and swap did.
     pub virtio: VirtioReport,
     /// The guest's memory, as it was left.
@@ -216,6 +218,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         tsc_khz,
         setup: ended.entered.saturating_duration_since(began),
         running: finished.saturating_duration_since(ended.entered),
+        processor_time: ended.processor_time,
         virtio: virtio_report,
         ram,
     })

@@ -28,7 +28,7 @@ use super::{how_to_step, registers};
 use crate::debug::breakpoints::{Breaker, BreakpointError};
 use crate::devices::shared::SharedPages;
 use crate::inspect::AddressSpace;
-use crate::inspect::kernel::Kernel;
+use crate::inspect::kernel::{Kernel, process::Process};
 use crate::memory::GuestRam;
 use crate::vstate::control::{Activity, ControlError, Pause, Resume, VcpuControl};
 use crate::vstate::guest_debug::{Condition, Means};
@@ -84,6 +84,10 @@ impl Guest {
 
     fn kernel(&self) -> Option<Kernel<'_, GuestRam>> {
         Kernel::new(&*self.breaker.ram, self.shared.directory()).ok()
+    }
+
+    fn process(&self, tid: Tid) -> Option<Process> {
+        self.kernel()?.process(u32::try_from(tid.get()).ok()?).ok()
     }
 
     /// The process that runs, as a thread. Before there is any, and for the
@@ -181,7 +185,10 @@ impl MultiThreadBase for Guest {
         *regs = if tid == self.current() {
             registers::to_debugger(&self.control().processor().map_err(TargetError::Fatal)?)
         } else {
-            X86_64CoreRegs::default()
+            // Those of its program, where its way into the kernel saved them.
+            let saved =
+                self.process(tid).and_then(|process| self.kernel()?.user_registers(&process));
+            saved.as_ref().map(registers::saved).unwrap_or_default()
         };
         Ok(())
     }
@@ -243,13 +250,23 @@ impl MultiThreadBase for Guest {
 
 impl ThreadExtraInfo for Guest {
     fn thread_extra_info(&self, tid: Tid, buffer: &mut [u8]) -> Result<usize, ControlError> {
-        let pid = u32::try_from(tid.get()).unwrap_or(0);
-        let process = self.kernel().and_then(|kernel| kernel.process(pid).ok());
+        let process = self.process(tid);
         let text = process.map_or_else(
             || "kernel".to_owned(),
             |process| {
-                let known = if tid == self.current() { "" } else { ", no registers" };
-                format!("process {pid} {} ({}{known})", process.name, process.state.letter())
+                let kernel = self.kernel();
+                let saved = kernel.and_then(|kernel| kernel.user_registers(&process));
+                let known = match (tid == self.current(), saved) {
+                    (true, _) => "",
+                    (false, Some(_)) => ", in the kernel: its program's registers",
+                    (false, None) => ", no registers",
+                };
+                format!(
+                    "process {} {} ({}{known})",
+                    process.pid,
+                    process.name,
+                    process.state.letter()
+                )
             },
         );
         let length = text.len().min(buffer.len());
