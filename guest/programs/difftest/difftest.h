@@ -80,9 +80,13 @@ void start_transcript(void);
 uint64_t finish_transcript(void);
 void count_operation(void);
 uint64_t operations_counted(void);
-/* Something that all processes of a program have to know from then on. */
-void note(void);
-bool was_noted(void);
+/* What all processes of a program have to know once it has happened. */
+enum fact {
+    FACT_SPACE_SET_ASIDE = 1, /* in a file, without being written */
+    FACT_FILE_WITH_TWO_NAMES = 2,
+};
+void note(enum fact fact);
+bool was_noted(enum fact fact);
 
 void print(const char *text);
 void print_char(char c);

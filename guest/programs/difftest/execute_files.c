@@ -152,7 +152,7 @@ static void run_transfer_of_window(const struct operation *operation)
     if (marks_of(address, count) & MARK_FILE)
         count = 1;
     if (call == __NR_pwrite64 && probe_read(address) < 0) {
-        note();
+        note(FACT_SPACE_SET_ASIDE);
         if (sys3(__NR_fstat, file, (long)&stat, 0) == 0 && offset > (uint64_t)stat.st_size)
             offset = stat.st_size;
     }
@@ -246,7 +246,7 @@ static void run_lseek(const struct operation *operation)
 {
     const int seek_data = 3;
 
-    if (operation->mode >= seek_data && was_noted())
+    if (operation->mode >= seek_data && was_noted(FACT_SPACE_SET_ASIDE))
         print("left out");
     else
         print_result(sys3(__NR_lseek, slots[operation->file], operation->offset, operation->mode));
@@ -263,7 +263,7 @@ static void run_on_open_file(const struct operation *operation)
         break;
     case OP_FALLOCATE:
         if (!(operation->mode & FALLOC_FL_PUNCH_HOLE))
-            note();
+            note(FACT_SPACE_SET_ASIDE);
         print_status(sys6(__NR_fallocate, file, operation->mode, offset, count, 0, 0));
         break;
     case OP_LSEEK:
@@ -351,6 +351,7 @@ static void run_on_names(const struct operation *operation)
         print_status(sys3(__NR_truncate, (long)one, operation->offset, 0));
         break;
     case OP_LINK:
+        note(FACT_FILE_WITH_TWO_NAMES);
         print_status(sys3(__NR_link, (long)one, (long)other, 0));
         break;
     case OP_STAT:

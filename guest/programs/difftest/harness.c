@@ -23,7 +23,7 @@
 static struct transcript {
     uint64_t hash;
     uint64_t operations;
-    bool noted;
+    unsigned facts;
     uint64_t used;
     enum output_mode mode;
     char text[TEXT_SIZE];
@@ -49,7 +49,7 @@ void start_transcript(void)
 {
     transcript->hash = 0xcbf29ce484222325;
     transcript->operations = 0;
-    transcript->noted = false;
+    transcript->facts = 0;
 }
 
 void write_out(void)
@@ -88,14 +88,14 @@ void count_operation(void)
     transcript->operations++;
 }
 
-void note(void)
+void note(enum fact fact)
 {
-    transcript->noted = true;
+    transcript->facts |= fact;
 }
 
-bool was_noted(void)
+bool was_noted(enum fact fact)
 {
-    return transcript->noted;
+    return transcript->facts & fact;
 }
 
 uint64_t operations_counted(void)

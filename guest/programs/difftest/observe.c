@@ -135,6 +135,9 @@ static void take_into_run(uint64_t start, uint64_t end, const char *rights, cons
     for (const char *at = name; *at; at++)
         if (*at == '/')
             base = at + 1;
+    /* Which of two names a mapping goes by is not the same everywhere. */
+    if (was_noted(FACT_FILE_WITH_TWO_NAMES))
+        base = "?";
     for (int i = 0; i < 4; i++)
         alike = alike && run.rights[i] == rights[i];
     while (alike && run.name[length] == base[length] && base[length])

@@ -291,9 +291,12 @@ impl PageStore for Cache {
         while done < wanted {
             let (index, within, length) = place(offset + done as u64, wanted - done);
             let pages = (wanted - done).div_ceil(PAGE_BYTES) as u64;
-            let moved = match frame(object, index, pages)? {
-                Some(frame) => copy_out(frame, within, length, sink),
-                None => sink.put_zeros(length),
+            let moved = match frame(object, index, pages) {
+                Ok(Some(frame)) => copy_out(frame, within, length, sink),
+                Ok(None) => sink.put_zeros(length),
+                // What came before is not lost; who reads on learns of it.
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
             };
             done += moved;
             if moved < length {
