@@ -390,7 +390,7 @@ fn a_full_disk_ends_nobody_who_writes_through_a_mapping() {
     let pages = || written.chunks(4096).zip(wanted.chunks(4096));
     let kept = pages().filter(|(written, wanted)| written == wanted).count();
     assert!(pages().all(|(written, wanted)| written == wanted || written == [0; 4096]));
-    assert!((3..MORE_THAN_MEMORY as usize).contains(&kept), "{kept} pages were written");
+    assert!(kept >= 3 && kept < wanted.len() / 4096, "{kept} pages were written");
 }
 
 #[test]
