@@ -181,6 +181,7 @@ impl Dentry {
     /// The name is gone; the node keeps its parent for `..` and its path.
     pub(crate) fn mark_deleted(&self) {
         self.place.lock().deleted = true;
+        self.inode().lost_name();
     }
 
     /// The node is now `name` of `parent`.

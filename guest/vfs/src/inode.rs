@@ -262,6 +262,10 @@ pub trait Inode: Any + Send + Sync {
         false
     }
 
+    /// One of its names is gone: how many it has now is news to it if others keep
+    /// count.
+    fn lost_name(&self) {}
+
     /// Changes attributes.
     fn change(&self, changes: &Changes) -> Result<()> {
         let _ = changes;

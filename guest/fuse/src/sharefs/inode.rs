@@ -213,6 +213,10 @@ impl<S: PageStore> Inode for ShareInode<S> {
         one_name && self.shared.now() < self.node.believed_until()
     }
 
+    fn lost_name(&self) {
+        self.node.doubt();
+    }
+
     fn change(&self, changes: &Changes) -> Result<()> {
         let mut request = SetAttrIn::default();
         if let Some(permissions) = changes.permissions {
