@@ -324,7 +324,13 @@ fn experiments_on_a_shared_folder() {
 
 /// Runs a program with little memory on the file `/s/a` of a folder.
 fn with_little_memory(folder: &Path, arguments: &[&str]) -> String {
+    with_little_memory_and(folder, &[], arguments)
+}
+
+/// The same with more options.
+fn with_little_memory_and(folder: &Path, options: &[&str], arguments: &[&str]) -> String {
     let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "58", "--mem", "16M"]);
+    lab.command.args(options);
     lab.command.args(["--share", &format!("{}:/s", folder.display()), "--"]);
     lab.command.arg(program("files").join(arguments[0])).arg("/s/a").args(&arguments[1..]);
     let outcome = lab.run();
@@ -373,6 +379,21 @@ fn a_file_larger_than_memory_is_written_through_a_mapping() {
 }
 
 #[test]
+fn a_full_disk_ends_nobody_who_writes_through_a_mapping() {
+    let folder = folder();
+    let path = folder.path().join("a");
+    fs::write(&path, vec![0; numbered_pages(MORE_THAN_MEMORY).len()]).expect("a file");
+    // Some requests go well.
+    let full = ["--share-fault", "write:a:ENOSPC:3"];
+    with_little_memory_and(folder.path(), &full, &["sequential", "fail"]);
+    let (written, wanted) = (fs::read(&path).expect("the file"), numbered_pages(MORE_THAN_MEMORY));
+    let pages = || written.chunks(4096).zip(wanted.chunks(4096));
+    let kept = pages().filter(|(written, wanted)| written == wanted).count();
+    assert!(pages().all(|(written, wanted)| written == wanted || written == [0; 4096]));
+    assert!((3..MORE_THAN_MEMORY as usize).contains(&kept), "{kept} pages were written");
+}
+
+#[test]
 fn only_what_is_touched_is_loaded() {
     let folder = folder();
     fs::write(folder.path().join("a"), numbered_pages(MORE_THAN_MEMORY)).expect("a file");
@@ -399,6 +420,25 @@ fn kernel_tests_on_a_shared_folder() {
         let said = String::from_utf8_lossy(&outcome.stdout);
         assert_eq!((said.trim(), outcome.status), ("ok", 0), "{name}: {}", outcome.stderr);
     }
+}
+
+/// The program has the same path in the lab as on the host, unless that is in a
+/// folder of the host: there, it would take the place of somebody's file.
+#[test]
+fn the_program_is_not_planted_in_a_shared_folder() {
+    let program = program("where");
+    let above = program.parent().expect("a folder").display().to_string();
+    let folder = folder();
+    let same_name = folder.path().join("where");
+    fs::write(&same_name, "mine").expect("a file");
+    for access in ["", ":ro"] {
+        let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "50", "--share"]);
+        lab.command.arg(format!("{}:{above}{access}", folder.path().display()));
+        lab.command.arg("--").arg(&program);
+        lab.run().expect(0, &[]);
+        assert_eq!(fs::read_to_string(&same_name).expect("the file"), "mine");
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
 }
 
 /// Numbers of records that a lab which is killed had said to be safe, checked.

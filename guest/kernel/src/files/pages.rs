@@ -111,7 +111,7 @@ fn clear_frame(frame: Frame, part: Range<usize>) {
 
 /// Clears what comes after the first `bytes` bytes of frames in a row.
 pub fn clear_from(frames: &[Frame], bytes: usize) {
-    for (number, &frame) in frames.iter().enumerate() {
+    for (number, &frame) in frames.iter().enumerate().skip(bytes / PAGE_BYTES) {
         let start = number * PAGE_BYTES;
         if bytes <= start {
             memory().machine.zero_frame(frame);

@@ -69,7 +69,7 @@ impl PathNode {
         /// `ST_RDONLY`, and `ST_RELATIME` which always holds here.
         const FLAGS: [u32; 2] = [0x1000, 0x1001];
         let status = self.mount.file_system.status();
-        Statfs::new(&status, self.mount.device, FLAGS[usize::from(self.mount.read_only)])
+        Statfs::new(&status, self.mount.device, FLAGS[usize::from(self.mount.is_read_only())])
     }
 }
 
