@@ -65,7 +65,9 @@ fn a_disk_that_is_really_full() {
              write 0 0 4096 a -> 4096
              write 0 4096 4096 b -> ENOSPC
              allocate 0 0 400000 -> ENOSPC
+             cut 0 4096 -> 0
              read 0 0 3 -> ax3
+             size 0 -> 4096
              close 0 -> 0",
         );
         if lab {

@@ -39,13 +39,13 @@ impl Actor {
 
     /// In a lab that has the folder with `:ro` behind it, or nothing.
     pub fn with_access(folder: &Path, access: &str, options: &[&str]) -> Self {
-        Self::run(Self::in_lab(folder, access, options), "/s")
+        Self::run(&Self::in_lab(folder, access, options), "/s")
     }
 
     /// On this machine's Linux.
     pub fn on_linux(folder: &Path) -> Self {
         let seen_at = folder.display().to_string();
-        Self::run(vec![program("files/actor").display().to_string()], &seen_at)
+        Self::run(&[program("files/actor").display().to_string()], &seen_at)
     }
 
     /// On Linux or in a lab, with mounts of its own: those that the words of `mounts`
@@ -57,10 +57,10 @@ impl Actor {
         let seen_at = folder.display().to_string();
         if lab {
             words.extend(Self::in_lab(folder, "", &[]));
-            Self::run(words, "/s")
+            Self::run(&words, "/s")
         } else {
             words.push(program("files/actor").display().to_string());
-            Self::run(words, &seen_at)
+            Self::run(&words, &seen_at)
         }
     }
 
@@ -73,7 +73,7 @@ impl Actor {
         words
     }
 
-    fn run(words: Vec<String>, seen_at: &str) -> Self {
+    fn run(words: &[String], seen_at: &str) -> Self {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_remove("PAGELAB_LOG");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
