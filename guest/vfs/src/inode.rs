@@ -262,6 +262,9 @@ pub trait Inode: Any + Send + Sync {
         false
     }
 
+    /// Its data may be read from now on in ways that are not seen: a mapping.
+    fn note_access(&self) {}
+
     /// One of its names is gone: how many it has now is news to it if others keep
     /// count.
     fn lost_name(&self) {}
