@@ -155,6 +155,14 @@ static void attributes(void)
         CHECK(now.st_uid == 12 && now.st_gid == 34);
     }
     CHECK(statfs(".", &whole) == 0 && whole.f_bsize == 4096);
+    if (!shared) {
+        /* A mapping may be read: the host is not told. */
+        int file = open("file", O_RDONLY);
+
+        CHECK(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0) != MAP_FAILED);
+        CHECK(stat("file", &now) == 0 && now.st_atim.tv_sec > 2000);
+        close(file);
+    }
     CHECK(unlink("file") == 0);
 }
 
