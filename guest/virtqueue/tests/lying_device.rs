@@ -135,9 +135,11 @@ fn is_broken(queue: &mut Queue<Page>, page: &Page) {
     assert_eq!(page.offered(), offered);
 }
 
+/// What a device does instead of answering, and what to call that.
+type Lie = (&'static str, fn(&Page));
+
 #[test]
 fn a_device_that_lies_is_found_out_and_not_asked_again() {
-    type Lie = (&'static str, fn(&Page));
     let lies: [Lie; 6] = [
         ("more bytes than there was room for", |page| page.answer(0, ROOM + 1)),
         ("all bytes that there are", |page| page.answer(0, u32::MAX)),
