@@ -1,14 +1,15 @@
 //! The tree of files at the start, and the end of it all.
 //!
 //! The first program is a file in it, at the path that the host named it by if
-//! that is absolute, else in `/bin`.
+//! that is absolute and in this kernel's own memory, else in `/bin`: nothing is
+//! ever planted in a folder of the host.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagelab_mm::ObjectId;
 use pagelab_vfs::buffer::SliceSource;
-use pagelab_vfs::inode::{Caching, FileKind, Inode, NewNode};
+use pagelab_vfs::inode::{Caching, FileKind, FileSystem, Inode, NewNode};
 use pagelab_vfs::path::{FsContext, PathNode};
 use pagelab_vfs::procfs::ProcFs;
 use pagelab_vfs::{Errno, Lookup, Result, devfs};
@@ -80,7 +81,7 @@ pub fn plant_over_share() -> Result<()> {
     plant_devices(mount_point(b"/dev")?)?;
     mount_proc(mount_point(b"/proc")?)?;
     for path in KEPT_NOWHERE {
-        vfs().mount(mount_point(path)?, "tmpfs", Arc::new(super::new_tmpfs()?), false)?;
+        mount(path, "tmpfs", Arc::new(super::new_tmpfs()?), false)?;
     }
     Ok(())
 }
@@ -101,39 +102,97 @@ fn mount_proc(at: PathNode) -> Result<()> {
 ///
 /// Without memory, or if a file is in the way.
 pub fn mount_point(path: &[u8]) -> Result<PathNode> {
-    let context = all_permissions();
-    let mut end = 0;
-    while end < path.len() {
-        let start = end + 1;
-        let length = path[start..].iter().position(|&byte| byte == b'/');
-        end = length.map_or(path.len(), |length| start + length);
-        if end == start {
-            continue;
-        }
-        match vfs().make_directory(&context, None, &path[..end], 0o755) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(Errno::EROFS | Errno::EACCES | Errno::EPERM) => {
-                let above = &path[..start];
-                let above = vfs().resolve(&context, None, above, Lookup::FOLLOW)?;
-                let folder = Arc::new(super::new_tmpfs()?);
-                vfs().mount_on_missing(&above, &path[start..end], "tmpfs", folder, false);
-            }
-            Err(error) => return Err(error),
+    for end in ends_of_components(path) {
+        if let Some(missing) = make_folder(&path[..end])? {
+            missing.mount("tmpfs", Arc::new(super::new_tmpfs()?), false);
         }
     }
-    let node = vfs().resolve(&context, None, path, Lookup::FOLLOW)?;
+    let node = vfs().resolve(&all_permissions(), None, path, Lookup::FOLLOW)?;
     if node.dentry().is_directory() { Ok(node) } else { Err(Errno::ENOTDIR) }
+}
+
+/// Mounts a file system on a folder, which is made or stands there as in
+/// [`mount_point`].
+///
+/// # Errors
+///
+/// Without memory, or if a file is in the way.
+pub fn mount(
+    path: &[u8],
+    source: &'static str,
+    file_system: Arc<dyn FileSystem>,
+    read_only: bool,
+) -> Result<()> {
+    let (start, end) = match ends_of_components(path).collect::<Vec<_>>()[..] {
+        [] => return vfs().mount(vfs().root(), source, file_system, read_only).map(drop),
+        [end] => (1, end),
+        [.., start, end] => (start, end),
+    };
+    mount_point(&path[..start])?;
+    if let Some(missing) = make_folder(&path[..end])? {
+        missing.mount(source, file_system, read_only);
+        return Ok(());
+    }
+    vfs().mount(mount_point(path)?, source, file_system, read_only).map(drop)
+}
+
+/// A folder that is not there and cannot be made.
+struct MissingFolder<'a> {
+    above: PathNode,
+    name: &'a [u8],
+}
+
+impl MissingFolder<'_> {
+    /// Has a file system stand there.
+    fn mount(&self, source: &'static str, file_system: Arc<dyn FileSystem>, read_only: bool) {
+        vfs().mount_on_missing(&self.above, self.name, source, file_system, read_only);
+    }
+}
+
+/// Makes a folder if it is not there; says if it cannot be made.
+fn make_folder(path: &[u8]) -> Result<Option<MissingFolder<'_>>> {
+    let context = all_permissions();
+    match vfs().make_directory(&context, None, path, 0o755) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(None),
+        Err(Errno::EROFS | Errno::EACCES | Errno::EPERM) => {
+            let slash = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+            let above = vfs().resolve(&context, None, &path[..=slash], Lookup::FOLLOW)?;
+            Ok(Some(MissingFolder { above, name: &path[slash + 1..] }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where each component of an absolute path ends.
+fn ends_of_components(path: &[u8]) -> impl Iterator<Item = usize> {
+    let is_end = |&end: &usize| path[end - 1] != b'/' && path.get(end).is_none_or(|&b| b == b'/');
+    (1..=path.len()).filter(is_end)
 }
 
 /// Puts the first program into the tree; returns its path.
 ///
 /// # Errors
 ///
-/// Without memory.
+/// Without memory; EROFS if all places for it are folders of the host.
 pub fn plant_program(object: ObjectId, size: u64, name: &[u8]) -> Result<Vec<u8>> {
-    let path = program_path(name);
-    plant_program_at(&all_permissions(), object, size, &path)?;
+    let context = all_permissions();
+    let mut places = program_paths(name).into_iter();
+    let path = places.find(|path| !shares::are_there() || is_in_memory(&context, path));
+    let path = path.ok_or(Errno::EROFS)?;
+    plant_program_at(&context, object, size, &path)?;
     Ok(path)
+}
+
+/// Whether what is made at `path` stays in memory: where the host's folders are,
+/// it would be their owner's file that gives way.
+fn is_in_memory(context: &FsContext, path: &[u8]) -> bool {
+    let ends = path.iter().enumerate().rev().filter(|&(_, &byte)| byte == b'/');
+    let above = ends.map(|(end, _)| &path[..end.max(1)]);
+    let mut nodes = above.map(|folder| vfs().resolve(context, None, folder, Lookup::FOLLOW));
+    let deepest = nodes.find(|node| !matches!(node, Err(Errno::ENOENT)));
+    deepest.is_some_and(|node| {
+        node.is_ok_and(|node| node.mount().file_system.caching() == Caching::Keep)
+    })
 }
 
 /// `/dev`, once: its devices stay registered.
@@ -142,20 +201,21 @@ fn plant_devices(at: PathNode) -> Result<()> {
     console::install(vfs())
 }
 
-/// Where the program that the host calls `name` is put.
-fn program_path(name: &[u8]) -> Vec<u8> {
+/// Where the program that the host calls `name` can be put, best places first.
+fn program_paths(name: &[u8]) -> Vec<Vec<u8>> {
     let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
     let is_plain = |part: &[u8]| part != b"." && part != b"..";
     let absolute = name.first() == Some(&b'/') && name.split(|&byte| byte == b'/').all(is_plain);
     // What is mounted over would hide it.
     let hidden = [&b"/dev/"[..], b"/proc/"].iter().any(|folder| name.starts_with(folder));
+    let mut paths = Vec::new();
     if absolute && !hidden && !base.is_empty() && !shares::is_root() {
-        return name.to_vec();
+        paths.push(name.to_vec());
     }
-    let mut path = if shares::is_root() { b"/run/".to_vec() } else { b"/bin/".to_vec() };
     let usable = !base.is_empty() && is_plain(base);
-    path.extend_from_slice(if usable { base } else { b"program" });
-    path
+    let base = if usable { base } else { b"program" };
+    paths.extend([&b"/bin/"[..], b"/run/", b"/tmp/"].map(|folder| [folder, base].concat()));
+    paths
 }
 
 fn plant_program_at(context: &FsContext, object: ObjectId, size: u64, path: &[u8]) -> Result<()> {
