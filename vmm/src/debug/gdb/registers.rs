@@ -56,11 +56,12 @@ pub fn to_debugger(state: &ProcessorState) -> X86_64CoreRegs {
 #[must_use]
 #[allow(clippy::cast_possible_truncation, reason = "flags have 22 bits, selectors 16")]
 pub fn saved(frame: &UserFrame) -> X86_64CoreRegs {
+    let general = [
+        frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.rsp,
+        frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15,
+    ];
     let mut regs = X86_64CoreRegs {
-        regs: [
-            frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.rsp,
-            frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15,
-        ],
+        regs: general,
         eflags: frame.rflags as u32,
         rip: frame.rip,
         ..X86_64CoreRegs::default()
