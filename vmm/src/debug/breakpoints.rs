@@ -9,7 +9,7 @@
 //! Without hardware, ring 3 runs with the host's own debug registers, and ring 0
 //! is emulated without looking at what it accesses. There are hosts with hardware,
 //! emulated ones, whose debug registers do nothing in a guest: that is found out
-//! by trying, once somebody wants one ([`DebugHost::registers`]).
+//! by trying, once somebody wants one ([`DebugHost::stops`]).
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::layout::USER_END;
 
 use crate::host;
-use crate::host::probe::{self, DebugRegisters};
+use crate::host::probe::{self, DebugStops};
 use crate::inspect::AddressSpace;
 use crate::memory::GuestRam;
 use crate::vstate::control::{ControlError, VcpuControl};
@@ -33,6 +33,12 @@ pub enum BreakpointError {
     /// All places are used.
     #[error("there is no room for another one; take one away first")]
     NoneFree,
+    /// The host's KVM stops a guest nowhere.
+    #[error(
+        "this host's KVM stops a guest neither at int3 nor by debug registers, as emulated \
+         AMD-V does not: use `break` for faults, `step`, or a watchpoint"
+    )]
+    NoBreakpoints,
     /// There is no instruction to replace.
     #[error("{0:#x} is not mapped (yet): stop at its page fault first")]
     NotMapped(u64),
@@ -47,21 +53,21 @@ pub struct DebugHost {
     /// Whether there is no virtualization hardware.
     without_hardware: bool,
     kvm: PathBuf,
-    registers: OnceLock<DebugRegisters>,
+    stops: OnceLock<DebugStops>,
 }
 
 impl DebugHost {
     /// A host, with or without virtualization hardware, whose KVM is at `kvm`.
     #[must_use]
     pub const fn new(without_hardware: bool, kvm: PathBuf) -> Self {
-        Self { without_hardware, kvm, registers: OnceLock::new() }
+        Self { without_hardware, kvm, stops: OnceLock::new() }
     }
 
-    /// What debug registers do, tried out at the first call.
-    pub fn registers(&self) -> DebugRegisters {
-        *self.registers.get_or_init(|| {
-            let found = host::open(&self.kvm).map(|kvm| probe::debug_registers(&kvm));
-            log::info!("debug registers of a guest: {found:?}");
+    /// What stops a guest, tried out at the first call.
+    pub fn stops(&self) -> DebugStops {
+        *self.stops.get_or_init(|| {
+            let found = host::open(&self.kvm).map(|kvm| probe::debug_stops(&kvm));
+            log::info!("what stops a guest: {found:?}");
             found.unwrap_or_default()
         })
     }
@@ -87,6 +93,13 @@ impl Breaker {
     pub fn add(&self, address: u64, condition: Condition) -> Result<Means, BreakpointError> {
         let in_memory = address < USER_END.0 || !self.host.without_hardware;
         let means = match condition {
+            // Without hardware, int3 stops programs in another way, which always works.
+            Condition::Execute if in_memory && !self.host.without_hardware => {
+                if !self.host.stops().int3 {
+                    return Err(BreakpointError::NoBreakpoints);
+                }
+                Means::Int3
+            }
             Condition::Execute if in_memory => Means::Int3,
             Condition::Execute => Means::Register,
             Condition::Write(_) | Condition::Access(_) => self.means_to_watch(),
@@ -101,7 +114,7 @@ impl Breaker {
     ///
     /// If that cannot be done.
     pub fn add_unseen(&self, address: u64) -> Result<Means, BreakpointError> {
-        let found = self.host.registers();
+        let found = self.host.stops();
         let heeded =
             if address < USER_END.0 { found.program_execute } else { found.kernel_execute };
         if !heeded || self.free_register().is_none() {
@@ -111,7 +124,7 @@ impl Breaker {
     }
 
     fn means_to_watch(&self) -> Means {
-        let found = self.host.registers();
+        let found = self.host.stops();
         let watches = found.kernel_write && found.program_write;
         if watches && self.free_register().is_some() { Means::Register } else { Means::Stepping }
     }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use super::HostReport;
 use super::modules::SecondLevel;
-use super::probe::{DebugRegisters, Finding, Findings, RingZero, Syscall, Sysret};
+use super::probe::{DebugStops, Finding, Findings, RingZero, Syscall, Sysret};
 
 /// Width of the column of names.
 const NAME_WIDTH: usize = 17;
@@ -101,7 +101,7 @@ impl HostReport {
             Sysret::Works => "returns to ring 3".to_owned(),
             Sysret::Refused => "refused with #GP: IRETQ must do".to_owned(),
         });
-        page.finding("debug registers", &self.probes.debug_registers, describe_debug_registers);
+        page.finding("debugging", &self.probes.debug_stops, describe_debug_stops);
         page.finding("exit (out)", exit, |found| {
             format!(
                 "{} there and back, at best {}",
@@ -193,8 +193,8 @@ impl HostReport {
     }
 }
 
-/// What debug registers stop.
-fn describe_debug_registers(found: &DebugRegisters) -> String {
+/// What stops a guest for a debugger.
+fn describe_debug_stops(found: &DebugStops) -> String {
     let what = |execute, write| match (execute, write) {
         (true, true) => "instructions and stores",
         (true, false) => "instructions, no stores",
@@ -202,9 +202,10 @@ fn describe_debug_registers(found: &DebugRegisters) -> String {
         (false, false) => "nothing",
     };
     format!(
-        "stop in ring 0: {}; in ring 3: {}",
+        "debug registers stop in ring 0: {}; in ring 3: {}; int3 {}",
         what(found.kernel_execute, found.kernel_write),
-        what(found.program_execute, found.program_write)
+        what(found.program_execute, found.program_write),
+        if found.int3 { "stops" } else { "does not stop" }
     )
 }
 

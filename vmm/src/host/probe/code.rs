@@ -59,6 +59,9 @@ pub(super) const STORE: [u8; 4] = [
 /// Where its store is.
 pub(super) const STORE_OFFSET: u64 = 1;
 
+/// Either ring: where debuggers stop.
+pub(super) const INT3: [u8; 1] = [0xcc]; // int3
+
 /// Ring 0, as a fault handler: back to ring 3, at RCX.
 pub(super) const SYSRET: [u8; 4] = [
     0x48, 0x0f, 0x07, // sysretq

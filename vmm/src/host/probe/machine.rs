@@ -27,8 +27,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
-    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable,
-    kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
+    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP,
+    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_segment,
+    kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use pagelab_abi::addr::{GuestPhys, PAGE_SIZE};
@@ -125,7 +126,7 @@ pub(super) enum Stop {
     InternalError,
     /// It executed `hlt`.
     Halt,
-    /// A debug register stopped it: DR6's bits.
+    /// Debug registers stopped it: DR6's bits. Without any, an `int3` did.
     Debug { hit: u64 },
     /// Anything else.
     Other(String),
@@ -231,6 +232,15 @@ impl Machine {
         self.vcpu.set_guest_debug(&debug).map_err(ProbeError::kvm("KVM_SET_GUEST_DEBUG"))
     }
 
+    /// Has KVM stop the guest at `int3`.
+    pub(super) fn stop_at_int3(&self) -> Result<(), ProbeError> {
+        let debug = kvm_guest_debug {
+            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP,
+            ..kvm_guest_debug::default()
+        };
+        self.vcpu.set_guest_debug(&debug).map_err(ProbeError::kvm("KVM_SET_GUEST_DEBUG"))
+    }
+
     /// Runs until the guest stops.
     pub(super) fn run(&mut self) -> Result<Stop, ProbeError> {
         loop {
@@ -307,6 +317,7 @@ impl Machine {
             Stop::TripleFault => "a triple fault".to_owned(),
             Stop::InternalError => "KVM gave up (internal error)".to_owned(),
             Stop::Halt => "the guest halted".to_owned(),
+            Stop::Debug { hit: 0 } => "an int3 stopped it".to_owned(),
             Stop::Debug { hit } => format!("debug registers {hit:#x} stopped it"),
             Stop::Other(exit) => format!("exit {exit}"),
         }

@@ -115,9 +115,9 @@ pub struct KernelInstructions {
     pub not_emulated: Vec<&'static str>,
 }
 
-/// Whether debug registers that KVM is told of stop a guest.
+/// Whether debug registers that KVM is told of, and `int3`, stop a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct DebugRegisters {
+pub struct DebugStops {
     /// Before an instruction of ring 0.
     pub kernel_execute: bool,
     /// Behind a store of ring 0.
@@ -126,16 +126,19 @@ pub struct DebugRegisters {
     pub program_execute: bool,
     /// Behind a store of ring 3.
     pub program_write: bool,
+    /// At an `int3` of either ring.
+    pub int3: bool,
 }
 
-pub(super) fn debug_registers(machine: &mut Machine) -> Result<DebugRegisters, ProbeError> {
+pub(super) fn debug_stops(machine: &mut Machine) -> Result<DebugStops, ProbeError> {
     let store = |start| (start + code::STORE_OFFSET, Condition::Execute);
     let written = (BUFFER, Condition::Write(1));
-    Ok(DebugRegisters {
+    Ok(DebugStops {
         kernel_execute: stops(machine, Ring::Zero, store(RING_0_CODE))?,
         kernel_write: stops(machine, Ring::Zero, written)?,
         program_execute: stops(machine, Ring::Three, store(RING_3_CODE))?,
         program_write: stops(machine, Ring::Three, written)?,
+        int3: int3_stops(machine, Ring::Zero)? && int3_stops(machine, Ring::Three)?,
     })
 }
 
@@ -145,11 +148,24 @@ fn stops(
     ring: Ring,
     breakpoint: (u64, Condition),
 ) -> Result<bool, ProbeError> {
-    let end: &[u8] = if ring == Ring::Zero { &code::DONE } else { &code::INVALID };
-    let program = [&code::STORE, end].concat();
+    let program = [&code::STORE, end_of(ring)].concat();
     machine.load(ring, &program, |registers| registers.rbx = BUFFER)?;
     machine.arm(breakpoint)?;
     Ok(machine.run()? == Stop::Debug { hit: 1 })
+}
+
+fn int3_stops(machine: &mut Machine, ring: Ring) -> Result<bool, ProbeError> {
+    machine.load(ring, &[&code::INT3, end_of(ring)].concat(), |_| {})?;
+    machine.stop_at_int3()?;
+    Ok(machine.run()? == Stop::Debug { hit: 0 })
+}
+
+/// How code in a ring ends.
+const fn end_of(ring: Ring) -> &'static [u8] {
+    match ring {
+        Ring::Zero => &code::DONE,
+        Ring::Three => &code::INVALID,
+    }
 }
 
 pub(super) fn syscall(machine: &mut Machine) -> Result<Syscall, ProbeError> {

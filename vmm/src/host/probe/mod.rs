@@ -20,8 +20,7 @@ use serde::Serialize;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 pub use measure::{
-    ClearPage, DebugRegisters, Exit, KernelInstructions, RingZero, StringOutput, Syscall, Sysret,
-    Trap,
+    ClearPage, DebugStops, Exit, KernelInstructions, RingZero, StringOutput, Syscall, Sysret, Trap,
 };
 
 use machine::{Machine, ProbeError};
@@ -71,8 +70,8 @@ pub struct Findings {
     pub string_output: Finding<StringOutput>,
     /// Instructions for kernels.
     pub kernel_instructions: Finding<KernelInstructions>,
-    /// What debug registers stop.
-    pub debug_registers: Finding<DebugRegisters>,
+    /// What stops a guest for a debugger.
+    pub debug_stops: Finding<DebugStops>,
     /// Frequency of the guest's time-stamp counter in kHz.
     pub tsc_khz: Finding<u32>,
 }
@@ -93,23 +92,23 @@ pub fn run(kvm: Kvm) -> Findings {
             let new_machine = || Machine::new(kvm, Arc::clone(stop_wanted));
             measure::kernel_instructions(&mut new_machine()?, new_machine)
         }),
-        debug_registers: probe(&kvm, measure::debug_registers),
+        debug_stops: probe(&kvm, measure::debug_stops),
         tsc_khz: probe(&kvm, |machine| {
             machine.tsc_khz().ok_or(ProbeError::Unexpected("KVM does not say".to_owned()))
         }),
     }
 }
 
-/// What debug registers stop, for a lab that runs: in the calling thread, and
+/// What stops a guest for a debugger, for a lab that runs: in the calling thread, and
 /// without a time limit, whose signal would be the lab's own. The guest's code
 /// ends by itself. Where nothing can be found out, they stop nothing.
 #[must_use]
-pub fn debug_registers(kvm: &Kvm) -> DebugRegisters {
+pub fn debug_stops(kvm: &Kvm) -> DebugStops {
     let found = Machine::new(kvm, Arc::default())
-        .and_then(|mut machine| measure::debug_registers(&mut machine));
+        .and_then(|mut machine| measure::debug_stops(&mut machine));
     found.unwrap_or_else(|error| {
-        log::warn!("debug registers cannot be tried out: {}", describe(&error));
-        DebugRegisters::default()
+        log::warn!("what stops a guest cannot be tried out: {}", describe(&error));
+        DebugStops::default()
     })
 }
 
