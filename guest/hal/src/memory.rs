@@ -146,7 +146,7 @@ fn copied_by_host(
 ) -> bool {
     // Stacks are mapped page by page.
     let address = buffer as u64;
-    let in_one_piece = address >= IMAGE_BASE || address < STACKS_BASE;
+    let in_one_piece = !(STACKS_BASE..IMAGE_BASE).contains(&address);
     if length < WORTH_AN_EXIT || !in_one_piece || !host_moves_frames() {
         return false;
     }
