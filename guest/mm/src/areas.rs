@@ -3,7 +3,8 @@
 //! A list of leaves with up to `LEAF_AREAS` areas each. Finding an address is
 //! two binary searches (or none, if it lies in the area that was found last);
 //! each leaf knows its largest gap, so that a search for room passes over it
-//! in one step. Inserting moves at most one leaf's areas.
+//! in one step, and over many at once where there are many ([`Gaps`]). Inserting
+//! moves at most one leaf's areas.
 //!
 //! Nothing here fails half-way: whoever will insert up to *n* areas calls
 //! [`Areas::reserve`] first.
@@ -16,6 +17,7 @@ use pagelab_abi::directory::{LEAF_STRIDE, LeafRecord};
 
 use crate::area::Area;
 use crate::error::OutOfMemory;
+use crate::gaps::Gaps;
 
 /// How many areas an address space may have (Linux: `vm.max_map_count`).
 pub const MAX_AREAS: usize = 65530;
@@ -62,6 +64,8 @@ pub struct Areas {
     /// Where the host finds the leaves: see `pagelab_abi::directory`.
     published: Published,
     leaves: Vec<Leaf>,
+    /// The largest gaps of many leaves at once.
+    gaps: Gaps,
     /// Empty leaves for insertions that must not fail.
     spare: Vec<Vec<Area>>,
     count: usize,
@@ -76,6 +80,7 @@ impl Areas {
         Self {
             published: Published { leaves: 0, leaf_count: 0, area_count: 0 },
             leaves: Vec::new(),
+            gaps: Gaps::new(),
             spare: Vec::new(),
             count: 0,
             last: Cell::new(None),
@@ -128,6 +133,7 @@ impl Areas {
             _ => count,
         };
         self.leaves.try_reserve(count)?;
+        self.gaps.reserve(self.leaves.len() + count)?;
         self.publish();
         self.spare.try_reserve(count.max(1))?;
         while self.spare.len() < count {
@@ -266,15 +272,33 @@ impl Areas {
             self.measure_from(leaf);
             return self.publish();
         }
+        self.split_for(leaf, slot, area);
+    }
+
+    /// Adds an area to a leaf that is full. Many programs add areas in order,
+    /// upwards or downwards: what lies behind the new one is then not touched
+    /// again, and its leaf stays as full as it is.
+    fn split_for(&mut self, leaf: usize, slot: usize, area: Area) {
+        const HALF: usize = LEAF_AREAS / 2;
+        let next = self.leaves.get_mut(leaf + 1);
+        if let Some(next) = next.filter(|next| slot == LEAF_AREAS && next.areas.len() < LEAF_AREAS)
+        {
+            next.areas.insert(0, area);
+            self.measure_from(leaf + 1);
+            return self.publish();
+        }
         let mut upper = self.take_spare();
         let lower = &mut self.leaves[leaf].areas;
-        upper.extend(lower.drain(LEAF_AREAS / 2..));
-        if slot <= LEAF_AREAS / 2 {
-            lower.insert(slot, area);
+        if slot <= HALF {
+            upper.extend(lower.drain(slot..));
+            lower.push(area);
         } else {
-            upper.insert(slot - LEAF_AREAS / 2, area);
+            let at = if slot == LEAF_AREAS { slot } else { HALF };
+            upper.extend(lower.drain(at..));
+            upper.insert(slot - at, area);
         }
         self.leaves.insert(leaf + 1, Leaf::new(upper));
+        self.recount_gaps(leaf + 1);
         self.measure_from(leaf);
         self.measure_from(leaf + 1);
         self.publish();
@@ -287,6 +311,7 @@ impl Areas {
         let area = self.leaves[place.leaf].areas.remove(place.slot);
         if self.leaves[place.leaf].areas.is_empty() {
             let leaf = self.leaves.remove(place.leaf);
+            self.recount_gaps(place.leaf);
             self.keep_spare(leaf.areas);
         } else {
             self.join_with_next(place.leaf);
@@ -303,6 +328,7 @@ impl Areas {
         let Some(next) = self.leaves.get(leaf + 1) else { return };
         if self.leaves[leaf].areas.len() + next.areas.len() <= LEAF_AREAS / 2 {
             let mut next = self.leaves.remove(leaf + 1);
+            self.recount_gaps(leaf + 1);
             self.leaves[leaf].areas.append(&mut next.areas);
             self.keep_spare(next.areas);
         }
@@ -326,11 +352,11 @@ impl Areas {
         if fits(from, high) {
             return Some(GuestVirt(high - length));
         }
-        for (index, leaf) in self.leaves.iter().enumerate().rev() {
-            if leaf.largest_gap < length {
-                continue;
-            }
-            for slot in (0..leaf.areas.len()).rev() {
+        let has_one = |leaf: usize| self.leaves[leaf].largest_gap >= length;
+        let mut end = self.leaves.len();
+        while let Some(index) = self.gaps.last(end, length, has_one) {
+            end = index;
+            for slot in (0..self.leaves[index].areas.len()).rev() {
                 let place = Place { leaf: index, slot };
                 let from = self.end_before(place);
                 let above = self.get(place);
@@ -356,11 +382,11 @@ impl Areas {
             let (from, to) = (from.max(low.0), to.min(high.0));
             (to >= from && to - from >= length).then_some(GuestVirt(from))
         };
-        for (index, leaf) in self.leaves.iter().enumerate() {
-            if leaf.largest_gap < length {
-                continue;
-            }
-            for slot in 0..leaf.areas.len() {
+        let has_one = |leaf: usize| self.leaves[leaf].largest_gap >= length;
+        let mut start = 0;
+        while let Some(index) = self.gaps.first(start..self.leaves.len(), length, has_one) {
+            start = index + 1;
+            for slot in 0..self.leaves[index].areas.len() {
                 let place = Place { leaf: index, slot };
                 let (from, to) = (self.end_before(place), self.get(place).guarded_start().0);
                 if let Some(found) = fits(from, to) {
@@ -383,6 +409,7 @@ impl Areas {
     ) -> Result<Self, OutOfMemory> {
         let mut new = Self::new();
         new.leaves.try_reserve(self.leaves.len())?;
+        new.gaps.reserve(self.leaves.len())?;
         for leaf in &self.leaves {
             let mut areas = Vec::new();
             areas.try_reserve_exact(LEAF_AREAS)?;
@@ -393,6 +420,7 @@ impl Areas {
             }
         }
         (0..new.leaves.len()).for_each(|leaf| new.measure(leaf));
+        new.recount_gaps(0);
         new.publish();
         Ok(new)
     }
@@ -424,18 +452,26 @@ impl Areas {
         }
     }
 
-    fn measure(&mut self, leaf: usize) {
-        let mut end = leaf.checked_sub(1).map_or(0, |before| end_of(&self.leaves[before]).0);
-        let leaf = &mut self.leaves[leaf];
+    fn measure(&mut self, index: usize) {
+        let mut end = index.checked_sub(1).map_or(0, |before| end_of(&self.leaves[before]).0);
+        let leaf = &mut self.leaves[index];
         let mut largest = 0;
         for area in &leaf.areas {
             largest = largest.max(area.start.0 - end);
             end = area.end.0;
         }
-        leaf.largest_gap = largest;
+        let before = core::mem::replace(&mut leaf.largest_gap, largest);
         leaf.published =
             LeafRecord { areas: leaf.areas.as_ptr() as u64, count: leaf.areas.len() as u64 };
+        let leaves = &self.leaves;
+        self.gaps.changed(index, before, largest, leaves.len(), |leaf| leaves[leaf].largest_gap);
         self.publish();
+    }
+
+    /// After leaves came, went or moved, `from` being the first of them.
+    fn recount_gaps(&mut self, from: usize) {
+        let leaves = &self.leaves;
+        self.gaps.recount(from, leaves.len(), |leaf| leaves[leaf].largest_gap);
     }
 }
 

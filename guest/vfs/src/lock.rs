@@ -149,7 +149,7 @@ impl LockTable {
         if conflict { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 
-    /// `F_GETLK`: a lock that stands in the way of `wanted`.
+    /// `F_GETLK`: the first lock in the file that stands in the way of `wanted`.
     #[must_use]
     pub fn conflict(&self, wanted: &RecordLock) -> Option<RecordLock> {
         conflict_in(&self.held.lock().records, wanted)
@@ -200,7 +200,8 @@ fn conflict_in(records: &[RecordLock], wanted: &RecordLock) -> Option<RecordLock
     records
         .iter()
         .filter(|lock| lock.owner != wanted.owner && lock.range.overlaps(wanted.range))
-        .find(|lock| exclusive(lock) || exclusive(wanted))
+        .filter(|lock| exclusive(lock) || exclusive(wanted))
+        .min_by_key(|lock| lock.range.start)
         .copied()
 }
 
@@ -348,6 +349,9 @@ mod tests {
         assert_eq!(table.conflict(&record(2, LockMode::Shared, 0, 100)), None);
         assert_eq!(table.conflict(&record(2, LockMode::Exclusive, 19, 100)), Some(held));
         assert_eq!(table.conflict(&record(2, LockMode::Exclusive, 20, 100)), None);
+        let before = record(1, LockMode::Exclusive, 2, 4);
+        table.lock_record(&before).unwrap();
+        assert_eq!(table.conflict(&record(2, LockMode::Exclusive, 0, 100)), Some(before));
         let refused = table.lock_record(&record(2, LockMode::Exclusive, 0, 11));
         assert_eq!(refused, Err(Errno::EAGAIN));
     }

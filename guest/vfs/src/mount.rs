@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use spin::Mutex;
 
@@ -22,7 +22,7 @@ pub struct Mount {
     /// What it was mounted from, for `/proc/mounts`.
     pub source: &'static str,
     /// Nothing may be changed through it.
-    pub read_only: bool,
+    read_only: AtomicBool,
     pub(crate) root: Arc<Dentry>,
     /// Where it is mounted; `None` for the root and for what has no place.
     pub(crate) at: Option<PathNode>,
@@ -47,6 +47,7 @@ impl Mount {
     ) -> Arc<Self> {
         let root = Dentry::root(file_system.root(), b"/", file_system.caching());
         let device = DeviceNumber::new(0, id);
+        let read_only = AtomicBool::new(read_only);
         Arc::new(Self { id, device, file_system, source, read_only, root, at })
     }
 
@@ -56,9 +57,20 @@ impl Mount {
         PathNode { mount: Arc::clone(self), dentry: Arc::clone(&self.root) }
     }
 
+    /// Whether nothing may be changed through it.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Mounts it again, where it is: things may be changed through it, or not.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
     /// `EROFS` if nothing may be changed here.
-    pub(crate) const fn writable(&self) -> Result<()> {
-        if self.read_only { Err(Errno::EROFS) } else { Ok(()) }
+    pub(crate) fn writable(&self) -> Result<()> {
+        if self.is_read_only() { Err(Errno::EROFS) } else { Ok(()) }
     }
 
     /// Where it is mounted, if it has a place in the tree other than `/`.

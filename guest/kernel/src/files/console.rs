@@ -74,7 +74,7 @@ pub fn install(vfs: &Vfs) -> Result<()> {
 /// The host interrupts: there is input, or its end, or another window.
 pub fn input_arrived() {
     if !terminal::input_arrived() {
-        wait::wake(*INPUT.get());
+        wait::wake(*INPUT.get(), Readiness::READ);
     }
 }
 

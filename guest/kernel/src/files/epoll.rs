@@ -5,6 +5,9 @@
 //! and passes what it hears on to those who wait for the instance itself, which
 //! may be another instance.
 //!
+//! Instances that wait exclusively are woken one at a time, those that wait for
+//! different events apart: whoever is woken can use what it is woken for.
+//!
 //! Edge-triggered files are reported once for each time that their channel was
 //! woken: [`wait::generation`] counts that.
 
@@ -15,7 +18,7 @@ use pagelab_hal::sync::Lock;
 use pagelab_vfs::file::File;
 use pagelab_vfs::{Errno, OpenFile, Readiness, Result, Sink, Source, WaitChannel};
 
-use super::wait;
+use super::wait::{self, Watcher};
 
 /// `EPOLLERR` and `EPOLLHUP`, which are always waited for.
 const ALWAYS: u32 = 0x018;
@@ -23,6 +26,11 @@ const ALWAYS: u32 = 0x018;
 const EDGE_TRIGGERED: u32 = 1 << 31;
 /// `EPOLLONESHOT`: reported once, until it is changed.
 const ONE_SHOT: u32 = 1 << 30;
+/// `EPOLLEXCLUSIVE`: of all instances that wait for the same, one is woken.
+const EXCLUSIVE: u32 = 1 << 28;
+/// What may go with that: `EPOLLIN`, `EPOLLOUT`, `EPOLLERR`, `EPOLLHUP`,
+/// `EPOLLWAKEUP`, `EPOLLET`.
+const WITH_EXCLUSIVE: u32 = 0x001 | 0x004 | ALWAYS | 1 << 29 | EDGE_TRIGGERED | EXCLUSIVE;
 /// Bits that say how to wait rather than for what.
 const HOW: u32 = 0xf << 28;
 /// Instances may watch each other so deep.
@@ -72,9 +80,14 @@ impl Epoll {
     ///
     /// # Errors
     ///
-    /// EEXIST, EPERM if the file is always ready, ELOOP.
+    /// EEXIST, EPERM if the file is always ready, ELOOP, EINVAL for what does not
+    /// go with waiting exclusively.
     pub fn add(&self, descriptor: i32, file: &Arc<OpenFile>, event: Event) -> Result<()> {
         let channel = file.wait_channel().ok_or(Errno::EPERM)?;
+        let exclusive = event.events & EXCLUSIVE != 0;
+        if exclusive && (event.events & !WITH_EXCLUSIVE != 0 || Self::of(file).is_ok()) {
+            return Err(Errno::EINVAL);
+        }
         if let Ok(inner) = Self::of(file)
             && (inner.channel == self.channel || inner.watches(self.channel, DEEPEST))
         {
@@ -83,24 +96,40 @@ impl Epoll {
         if self.change(descriptor, file, |_| ()).is_ok() {
             return Err(Errno::EEXIST);
         }
-        wait::watch(channel, self.channel);
         let file = Arc::downgrade(file);
-        self.interests.lock().push(Interest { descriptor, file, channel, event, reported: None });
-        wait::wake(self.channel);
+        let interest = Interest { descriptor, file, channel, event, reported: None };
+        wait::watch(channel, self.watcher(&interest));
+        self.interests.lock().push(interest);
+        wait::wake(self.channel, Readiness::READ);
         Ok(())
+    }
+
+    /// How a file's channel is watched.
+    fn watcher(&self, interest: &Interest) -> Watcher {
+        let events = interest.event.events;
+        let wanted = Readiness::from_bits_truncate((events | ALWAYS) as u16);
+        let one_for = (events & EXCLUSIVE != 0).then_some(wanted);
+        Watcher { channel: self.channel, one_for }
     }
 
     /// Changes what a file is waited for.
     ///
     /// # Errors
     ///
-    /// ENOENT.
+    /// ENOENT, EINVAL if it is or was to be waited for exclusively.
     pub fn modify(&self, descriptor: i32, file: &Arc<OpenFile>, event: Event) -> Result<()> {
+        if event.events & EXCLUSIVE != 0 {
+            return Err(Errno::EINVAL);
+        }
         self.change(descriptor, file, |interest| {
+            if interest.event.events & EXCLUSIVE != 0 {
+                return Err(Errno::EINVAL);
+            }
             interest.event = event;
             interest.reported = None;
-        })?;
-        wait::wake(self.channel);
+            Ok(())
+        })??;
+        wait::wake(self.channel, Readiness::READ);
         Ok(())
     }
 
@@ -110,14 +139,14 @@ impl Epoll {
     ///
     /// ENOENT.
     pub fn remove(&self, descriptor: i32, file: &Arc<OpenFile>) -> Result<()> {
-        let channel = self.change(descriptor, file, |interest| {
+        let (channel, watcher) = self.change(descriptor, file, |interest| {
             interest.file = Weak::new();
-            interest.channel
+            (interest.channel, self.watcher(interest))
         })?;
         self.interests
             .lock()
             .retain(|interest| interest.channel != channel || interest.file.strong_count() > 0);
-        wait::unwatch(channel, self.channel);
+        wait::unwatch(channel, watcher);
         Ok(())
     }
 
@@ -156,7 +185,7 @@ impl Epoll {
         let mut reported = Vec::new();
         interests.retain_mut(|interest| {
             let Some(file) = interest.file.upgrade() else {
-                wait::unwatch(interest.channel, self.channel);
+                wait::unwatch(interest.channel, self.watcher(interest));
                 return false;
             };
             let wanted = interest.event.events;
@@ -219,7 +248,7 @@ fn events_of(file: &OpenFile) -> u32 {
 impl Drop for Epoll {
     fn drop(&mut self) {
         for interest in self.interests.lock().iter() {
-            wait::unwatch(interest.channel, self.channel);
+            wait::unwatch(interest.channel, self.watcher(interest));
         }
     }
 }

@@ -37,8 +37,10 @@ mod mapped;
 mod page_in;
 mod pages;
 pub mod proc;
+pub mod process_file;
 pub mod program;
 pub mod shares;
+pub mod signal_file;
 pub mod store;
 pub mod terminal;
 pub mod timer_file;
@@ -128,8 +130,8 @@ impl Platform for KernelPlatform {
         crate::random::fill(bytes);
     }
 
-    fn wake(&self, channel: WaitChannel, _ready: Readiness) {
-        wait::wake(channel);
+    fn wake(&self, channel: WaitChannel, ready: Readiness) {
+        wait::wake(channel, ready);
     }
 }
 

@@ -66,6 +66,11 @@ pub fn is_root() -> bool {
     IS_ROOT.load(Ordering::Relaxed)
 }
 
+/// Whether any folder of the host is in the tree.
+pub fn are_there() -> bool {
+    !SHARES.lock().is_empty()
+}
+
 /// What the host says of one folder.
 #[derive(Clone, Copy)]
 struct Share {

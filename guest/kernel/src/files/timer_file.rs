@@ -43,7 +43,7 @@ pub fn expire(now: u64) {
             }
             channel
         };
-        wait::wake(channel);
+        wait::wake(channel, Readiness::READ);
     }
 }
 

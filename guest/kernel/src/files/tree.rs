@@ -1,7 +1,8 @@
 //! The tree of files at the start, and the end of it all.
 //!
 //! The first program is a file in it, at the path that the host named it by if
-//! that is absolute, else in `/bin`.
+//! that is absolute and in this kernel's own memory, else in `/bin`: nothing is
+//! ever planted in a folder of the host.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -172,11 +173,26 @@ fn ends_of_components(path: &[u8]) -> impl Iterator<Item = usize> {
 ///
 /// # Errors
 ///
-/// Without memory.
+/// Without memory; EROFS if all places for it are folders of the host.
 pub fn plant_program(object: ObjectId, size: u64, name: &[u8]) -> Result<Vec<u8>> {
-    let path = program_path(name);
-    plant_program_at(&all_permissions(), object, size, &path)?;
+    let context = all_permissions();
+    let mut places = program_paths(name).into_iter();
+    let path = places.find(|path| !shares::are_there() || is_in_memory(&context, path));
+    let path = path.ok_or(Errno::EROFS)?;
+    plant_program_at(&context, object, size, &path)?;
     Ok(path)
+}
+
+/// Whether what is made at `path` stays in memory: where the host's folders are,
+/// it would be their owner's file that gives way.
+fn is_in_memory(context: &FsContext, path: &[u8]) -> bool {
+    let ends = path.iter().enumerate().rev().filter(|&(_, &byte)| byte == b'/');
+    let above = ends.map(|(end, _)| &path[..end.max(1)]);
+    let mut nodes = above.map(|folder| vfs().resolve(context, None, folder, Lookup::FOLLOW));
+    let deepest = nodes.find(|node| !matches!(node, Err(Errno::ENOENT)));
+    deepest.is_some_and(|node| {
+        node.is_ok_and(|node| node.mount().file_system.caching() == Caching::Keep)
+    })
 }
 
 /// `/dev`, once: its devices stay registered.
@@ -185,20 +201,21 @@ fn plant_devices(at: PathNode) -> Result<()> {
     console::install(vfs())
 }
 
-/// Where the program that the host calls `name` is put.
-fn program_path(name: &[u8]) -> Vec<u8> {
+/// Where the program that the host calls `name` can be put, best places first.
+fn program_paths(name: &[u8]) -> Vec<Vec<u8>> {
     let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
     let is_plain = |part: &[u8]| part != b"." && part != b"..";
     let absolute = name.first() == Some(&b'/') && name.split(|&byte| byte == b'/').all(is_plain);
     // What is mounted over would hide it.
     let hidden = [&b"/dev/"[..], b"/proc/"].iter().any(|folder| name.starts_with(folder));
+    let mut paths = Vec::new();
     if absolute && !hidden && !base.is_empty() && !shares::is_root() {
-        return name.to_vec();
+        paths.push(name.to_vec());
     }
-    let mut path = if shares::is_root() { b"/run/".to_vec() } else { b"/bin/".to_vec() };
     let usable = !base.is_empty() && is_plain(base);
-    path.extend_from_slice(if usable { base } else { b"program" });
-    path
+    let base = if usable { base } else { b"program" };
+    paths.extend([&b"/bin/"[..], b"/run/", b"/tmp/"].map(|folder| [folder, base].concat()));
+    paths
 }
 
 fn plant_program_at(context: &FsContext, object: ObjectId, size: u64, path: &[u8]) -> Result<()> {

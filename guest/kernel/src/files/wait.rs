@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagelab_hal::sync::Lock;
-use pagelab_vfs::WaitChannel;
+use pagelab_vfs::{Readiness, WaitChannel};
 
 use crate::process::sleep::{self, NotYet, WaitQueue};
 
@@ -20,40 +20,58 @@ struct Watched {
     /// How often it was woken.
     generation: u64,
     /// Channels that are woken with it, each as often as it watches.
-    by: Vec<WaitChannel>,
+    by: Vec<Watcher>,
+}
+
+/// A channel that is woken with another one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Watcher {
+    /// Which.
+    pub channel: WaitChannel,
+    /// It watches for this only, and of all watchers that say the same, one that
+    /// somebody waits on is enough.
+    pub one_for: Option<Readiness>,
 }
 
 static WATCHED: Lock<BTreeMap<WaitChannel, Watched>> = Lock::new(BTreeMap::new());
 
-/// Lets everybody who waits on `channel` look again.
-pub fn wake(channel: WaitChannel) {
+/// Lets everybody who waits on `channel` look again, which may be `ready` now;
+/// says whether anybody waited.
+pub fn wake(channel: WaitChannel, ready: Readiness) -> bool {
     let queue = QUEUES.lock().get(&channel).cloned();
-    if let Some(queue) = queue {
-        queue.wake_all();
-    }
+    let mut somebody = queue.is_some_and(|queue| queue.wake_all());
     let by = {
         let mut watched = WATCHED.lock();
-        let Some(watched) = watched.get_mut(&channel) else { return };
+        let Some(watched) = watched.get_mut(&channel) else { return somebody };
         watched.generation += 1;
         watched.by.clone()
     };
     // No loop: `epoll` lets none be made.
-    by.into_iter().for_each(wake);
+    let mut had_theirs = Vec::new();
+    for watcher in by {
+        let is_for_it = watcher.one_for.is_none_or(|wanted| wanted.intersects(ready));
+        let has_theirs = watcher.one_for.is_some() && had_theirs.contains(&watcher.one_for);
+        if is_for_it && !has_theirs && wake(watcher.channel, Readiness::READ) {
+            somebody = true;
+            had_theirs.push(watcher.one_for);
+        }
+    }
+    somebody
 }
 
 /// Wakes `by` whenever `channel` is woken.
-pub fn watch(channel: WaitChannel, by: WaitChannel) {
+pub fn watch(channel: WaitChannel, by: Watcher) {
     let mut watched = WATCHED.lock();
     let watched = watched.entry(channel).or_insert(Watched { generation: 0, by: Vec::new() });
     watched.by.push(by);
 }
 
 /// Does so no longer.
-pub fn unwatch(channel: WaitChannel, by: WaitChannel) {
+pub fn unwatch(channel: WaitChannel, by: Watcher) {
     let mut all = WATCHED.lock();
     let Some(watched) = all.get_mut(&channel) else { return };
     if let Some(place) = watched.by.iter().position(|&other| other == by) {
-        watched.by.swap_remove(place);
+        watched.by.remove(place);
     }
     if watched.by.is_empty() {
         all.remove(&channel);

@@ -11,12 +11,13 @@ use core::sync::atomic::Ordering;
 use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::event::{EVENT_EXIT, Event};
 use pagelab_hal::{cpu, lab};
+use pagelab_vfs::Readiness;
 
 use super::thread::Thread;
 use super::usage::Counters;
 use super::wait::Change;
 use super::{ExitStatus, Process, State, find, forget, futex, init, scheduler, usage};
-use crate::files::cache;
+use crate::files::{cache, wait};
 use crate::publish;
 use crate::signal::{self, SIGCHLD, SignalInfo};
 use crate::syscall::files::locks;
@@ -122,6 +123,7 @@ fn end_process(process: &Arc<Process>) {
     give_children_away(process);
     process.set_state(State::Ended(status));
     tell_parent(process, status);
+    wait::wake(process.ended, Readiness::READ);
     signal::stop::release_orphans(&groups);
 }
 

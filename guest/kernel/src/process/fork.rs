@@ -21,6 +21,7 @@ use super::space::Space;
 use super::thread::Thread;
 use super::{Family, Inherited, Process, all, new_pid, reclaim, scheduler};
 use crate::memory::memory;
+use crate::syscall::files::give_process_file;
 use crate::user;
 
 bitflags! {
@@ -35,6 +36,8 @@ bitflags! {
         const FILES = 0x400;
         /// Share signal actions.
         const SIGHAND = 0x800;
+        /// The parent gets the child as a file.
+        const PIDFD = 0x1000;
         /// The parent sleeps until the child gives the address space back.
         const VFORK = 0x4000;
         /// The child's parent is the caller's.
@@ -69,6 +72,8 @@ pub struct CloneRequest {
     pub stack: u64,
     /// Where the parent stores the child's number.
     pub parent_tid: GuestVirt,
+    /// Where the number of the descriptor is stored that is the child.
+    pub process_file: GuestVirt,
     /// Where the child's number is stored and cleared.
     pub child_tid: GuestVirt,
     /// The child's base of FS.
@@ -83,6 +88,7 @@ impl CloneRequest {
         flags: CloneFlags::empty(),
         stack: 0,
         parent_tid: GuestVirt(0),
+        process_file: GuestVirt(0),
         child_tid: GuestVirt(0),
         tls: 0,
         exit_signal: crate::signal::SIGCHLD,
@@ -98,13 +104,15 @@ impl CloneRequest {
 /// # Errors
 ///
 /// EINVAL for flags that do not go together, EAGAIN over the limit of processes,
-/// ENOMEM without memory.
+/// ENOMEM without memory, and those of a new descriptor.
 pub fn clone(frame: &TrapFrame, request: &CloneRequest) -> Result<u64, Errno> {
     let flags = request.flags;
     let needs = |flag, needed| !flags.contains(flag) || flags.contains(needed);
     if !needs(CloneFlags::THREAD, CloneFlags::SIGHAND)
         || !needs(CloneFlags::SIGHAND, CloneFlags::VM)
         || flags.contains(CloneFlags::SIGHAND | CloneFlags::CLEAR_SIGHAND)
+        || flags.contains(CloneFlags::PIDFD)
+            && flags.intersects(CloneFlags::THREAD | CloneFlags::DETACHED)
     {
         return Err(Errno::EINVAL);
     }
@@ -136,6 +144,12 @@ pub fn clone(frame: &TrapFrame, request: &CloneRequest) -> Result<u64, Errno> {
         }
         return Err(Errno::ENOMEM);
     };
+    if flags.contains(CloneFlags::PIDFD)
+        && let Err(error) = give_process_file(&process, request.process_file)
+    {
+        super::forget(tid);
+        return Err(error);
+    }
     if !flags.contains(CloneFlags::VM) {
         thread.rseq.copy_from(&parent.rseq);
     }

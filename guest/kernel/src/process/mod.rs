@@ -29,8 +29,8 @@ use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::FaultCounters;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::time;
-use pagelab_mm::{ObjectId, Spaces};
-use pagelab_vfs::{FdTable, FsContext};
+use pagelab_mm::{Copies, ObjectId, Spaces};
+use pagelab_vfs::{FdTable, FsContext, WaitChannel};
 
 use self::sleep::WaitQueue;
 use self::space::Space;
@@ -91,6 +91,8 @@ pub struct Process {
     /// Woken when it no longer uses the address space that `vfork` lent it, and
     /// when one of its threads has ended.
     pub released: WaitQueue,
+    /// Woken when it ends, for those who have it as a file.
+    pub ended: WaitChannel,
     /// Preference of the OOM killer, -1000 to 1000.
     pub oom_score_adj: AtomicI32,
     state: Lock<State>,
@@ -213,6 +215,7 @@ impl Process {
             ending: Lock::new(None),
             child_changed: WaitQueue::new(),
             released: WaitQueue::new(),
+            ended: WaitChannel::unique(),
             oom_score_adj: AtomicI32::new(inherited.oom_score_adj),
             state: Lock::new(State::Alive),
             space: Lock::new(inherited.space),
@@ -317,11 +320,11 @@ pub fn all() -> Vec<Arc<Process>> {
 }
 
 /// Takes pages of an object out of every program's memory.
-pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>) {
+pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>, copies: Copies) {
     let spaces = spaces::AllSpaces::now();
     for number in 0..spaces.count() {
         spaces.with(number, &mut |space| {
-            space.unmap_object(memory(), object, pages.start, pages.end);
+            space.unmap_object(memory(), object, (pages.start, pages.end), copies);
         });
     }
 }

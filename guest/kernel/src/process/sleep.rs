@@ -66,12 +66,13 @@ impl WaitQueue {
         Self { waiting: Lock::new(Vec::new()) }
     }
 
-    /// Lets everybody look again.
-    pub fn wake_all(&self) {
+    /// Lets everybody look again; says whether anybody waited.
+    pub fn wake_all(&self) -> bool {
         let waiting = core::mem::take(&mut *self.waiting.lock());
         for thread in &waiting {
             scheduler::wake(thread);
         }
+        !waiting.is_empty()
     }
 
     /// Waits until `condition` gives something. It is asked at once, and again

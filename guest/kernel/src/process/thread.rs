@@ -153,6 +153,9 @@ impl Thread {
     ) -> Option<Arc<Self>> {
         let context = Context::new(main)?;
         publish::thread_changed(&process.record, None, RunState::Ready);
+        if tid == process.pid {
+            publish::leader_changed(&process.record, &context);
+        }
         Some(Arc::new(Self {
             tid: AtomicU32::new(tid),
             process,
@@ -179,6 +182,7 @@ impl Thread {
     /// Gives it the number of its process: it is the only thread now.
     pub fn become_leader(&self) {
         self.tid.store(self.process.pid, Ordering::Relaxed);
+        publish::leader_changed(&self.process.record, &self.context);
     }
 
     /// Whether the scheduler may run it.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | a thread's own | `rt_sigaction`, `rt_sigprocmask`, `rt_sigpending`, `sigaltstack`, `rt_sigreturn` |
 //! | waiting | `rt_sigsuspend`, `rt_sigtimedwait`, `pause` |
-//! | sending | `kill`, `tkill`, `tgkill`, `rt_sigqueueinfo`, `rt_tgsigqueueinfo` |
+//! | sending | `kill`, `tkill`, `tgkill`, `rt_sigqueueinfo`, `rt_tgsigqueueinfo`, `pidfd_send_signal` |
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -24,11 +24,12 @@ use super::stack::{StackError, StackRecord};
 use super::{
     SIGNALS, discard, refresh_attention, send, set_mask, sigreturn, timer_calls, wait_with_mask,
 };
+use crate::files::process_file::ProcessFile;
 use crate::process::sleep::{NotYet, wait_alone};
 use crate::process::thread::{Thread, Tid};
-use crate::process::{Pid, find, find_thread, scheduler};
+use crate::process::{Pid, State, find, find_thread, scheduler};
 use crate::syscall::time::nanoseconds;
-use crate::syscall::{Arguments, Failure, Outcome, int};
+use crate::syscall::{Arguments, Failure, Outcome, files, int};
 use crate::user;
 
 impl From<QueueFull> for Errno {
@@ -56,6 +57,7 @@ pub fn dispatch(frame: &mut TrapFrame, call: u32, a: &Arguments) -> Option<Outco
         linux::__NR_tgkill => thread_kill(Some(int(a[0])), int(a[1]), a[2], code::THREAD),
         linux::__NR_rt_sigqueueinfo => queue(a),
         linux::__NR_rt_tgsigqueueinfo => thread_queue(a),
+        linux::__NR_pidfd_send_signal => send_to_file(a),
         _ => return timer_calls::dispatch(call, a),
     })
 }
@@ -69,7 +71,12 @@ fn signal_or_none(number: u64) -> Result<Option<u8>, Errno> {
     }
 }
 
-fn read_set(address: u64, size: u64) -> Result<SignalSet, Errno> {
+/// A set that a program passed.
+///
+/// # Errors
+///
+/// EINVAL for another size than this kernel's, EFAULT.
+pub fn read_set(address: u64, size: u64) -> Result<SignalSet, Errno> {
     check_size(size)?;
     user::read(GuestVirt(address))
 }
@@ -249,6 +256,33 @@ fn queue(a: &Arguments) -> Outcome {
     let process = process_of(pid)?;
     if let Some(signal) = signal_or_none(a[1])? {
         send::to_process(&process, info.as_signal(signal)).map_err(Errno::from)?;
+    }
+    Ok(0)
+}
+
+/// `pidfd_send_signal`.
+fn send_to_file(a: &Arguments) -> Outcome {
+    if a[3] as u32 != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = files::file(a[0])?;
+    let process = ProcessFile::process_of(&file)?;
+    let signal = signal_or_none(a[1])?;
+    let own = scheduler::current().process.pid;
+    let info = if a[2] == 0 {
+        signal.map(|signal| SignalInfo::sent(signal, code::USER))
+    } else {
+        let given: SignalInfo = user::read(GuestVirt(a[2]))?;
+        if Some(given.signal()) != Some(signal.unwrap_or_default()) {
+            return Err(Errno::EINVAL.into());
+        }
+        Some(given_info(a[2], process.pid == own)?)
+    };
+    if matches!(process.state(), State::Reaped(_)) {
+        return Err(Errno::ESRCH.into());
+    }
+    if let (Some(_), Some(info)) = (signal, info) {
+        send::to_process(process, info).map_err(Errno::from)?;
     }
     Ok(0)
 }

@@ -5,8 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::process::wait::Change;
 use crate::process::{ExitStatus, Pid, scheduler};
 
-use super::SIGCONT;
+use super::set::SignalSet;
 use super::timer::TimerId;
+use super::{SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
 
 /// Values of `si_code`.
 pub mod code {
@@ -111,6 +112,64 @@ impl SignalInfo {
     pub fn to_user(self) -> [u8; USER_SIZE] {
         let mut bytes = [0; USER_SIZE];
         bytes[..size_of::<Self>()].copy_from_slice(self.as_bytes());
+        bytes
+    }
+}
+
+/// Size of `struct signalfd_siginfo`.
+pub const SIGNAL_FILE_RECORD: usize = 128;
+
+/// The part of `struct signalfd_siginfo` that means something.
+#[derive(Clone, Copy, Default, IntoBytes, Immutable)]
+#[repr(C)]
+struct SignalFileRecord {
+    number: i32,
+    error: i32,
+    code: i32,
+    pid: u32,
+    uid: u32,
+    descriptor: i32,
+    timer: u32,
+    band: u32,
+    overrun: u32,
+    trap: u32,
+    status: u32,
+    value: u32,
+    pointer: u64,
+    user_time: u64,
+    system_time: u64,
+    address: u64,
+}
+
+impl SignalInfo {
+    /// As a program reads it from a `signalfd`.
+    pub fn to_signal_file(self) -> [u8; SIGNAL_FILE_RECORD] {
+        const FAULTS: SignalSet = SignalSet::of(&[SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP]);
+        let half = |index: usize| [self.fields[index] as u32, (self.fields[index] >> 32) as u32];
+        let common = SignalFileRecord {
+            number: self.number,
+            error: self.error,
+            code: self.code,
+            ..SignalFileRecord::default()
+        };
+        let ([first, second], pointer) = (half(0), self.fields[1]);
+        let (value, sender) =
+            (pointer as u32, SignalFileRecord { pid: first, uid: second, ..common });
+        let record = match self.code {
+            code::TIMER => {
+                SignalFileRecord { timer: first, overrun: second, value, pointer, ..common }
+            }
+            code::KERNEL => common,
+            code::USER | code::THREAD => sender,
+            given if given < 0 => SignalFileRecord { value, pointer, ..sender },
+            _ if self.signal() == SIGCHLD => SignalFileRecord { status: value, ..sender },
+            _ if FAULTS.contains(self.signal()) => {
+                SignalFileRecord { address: self.fields[0], ..common }
+            }
+            _ => common,
+        };
+        let mut bytes = [0; SIGNAL_FILE_RECORD];
+        bytes[..size_of::<SignalFileRecord>()].copy_from_slice(record.as_bytes());
         bytes
     }
 }

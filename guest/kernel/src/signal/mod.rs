@@ -64,7 +64,7 @@ pub mod timer;
 mod timer_calls;
 
 pub use self::deliver::{before_return, cuts_short};
-pub use self::info::{SignalInfo, child_change};
+pub use self::info::{SIGNAL_FILE_RECORD, SignalInfo, child_change};
 pub use self::send::{force, retarget, send_to_process, send_to_thread, to_group};
 
 /// The highest signal number.
@@ -296,6 +296,21 @@ pub fn wait_with_mask<T>(
 fn deliverable(thread: &Thread) -> SignalSet {
     let pending = thread.signals.pending.lock().set();
     pending.union(thread.process.signals.pending.lock().set()).without(thread.signals.mask())
+}
+
+/// Whether one of these signals is pending for the current thread or its process.
+pub fn is_pending(signals: SignalSet) -> bool {
+    let thread = scheduler::current();
+    let own = thread.signals.pending.lock().set();
+    !own.union(thread.process.signals.pending()).and(signals).is_empty()
+}
+
+/// Takes one of these signals that is.
+pub fn take_pending(signals: SignalSet) -> Option<SignalInfo> {
+    let thread = scheduler::current();
+    let info = deliver::take_one_of(&thread, signals);
+    refresh_attention(&thread);
+    info
 }
 
 /// Finds out whether a thread has something to do before it returns to ring 3.

@@ -10,6 +10,7 @@ use super::info::SignalInfo;
 use super::pending::QueueFull;
 use super::set::SignalSet;
 use super::{SIGCONT, SIGKILL, Trap, discard, set_mask, stop};
+use crate::files::signal_file;
 use crate::process::limits::resource;
 use crate::process::thread::Thread;
 use crate::process::{ExitStatus, Pid, Process, State, all, exit, init, scheduler};
@@ -126,10 +127,12 @@ fn send(target: Target<'_>, info: SignalInfo) -> Result<(), QueueFull> {
     match target {
         Target::Process(process) => {
             process.signals.pending.lock().add(info, most)?;
+            signal_file::signal_arrived(signal);
             tell_one(process, signal);
         }
         Target::Thread(thread) => {
             thread.signals.pending.lock().add(info, most)?;
+            signal_file::signal_arrived(signal);
             if !thread.signals.mask().contains(signal) {
                 tell(thread);
             }

@@ -11,7 +11,8 @@ use pagelab_vfs::Errno;
 use pagelab_vfs::fd_table::MAX_DESCRIPTORS;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Arguments, Outcome, int};
+use super::{Arguments, Outcome, files, int};
+use crate::files::process_file::ProcessFile;
 use crate::process::fork::{self, CloneFlags, CloneRequest};
 use crate::process::limits::{self, ResourceLimits, resource};
 use crate::process::thread::Thread;
@@ -50,10 +51,16 @@ pub fn vfork(frame: &TrapFrame) -> Outcome {
 }
 
 pub fn clone(frame: &TrapFrame, a: &Arguments) -> Outcome {
+    let flags = known_flags(a[0] & !EXIT_SIGNAL_MASK)?;
+    if flags.contains(CloneFlags::PIDFD | CloneFlags::PARENT_SETTID) {
+        // Both would be stored at the same place.
+        return Err(Errno::EINVAL.into());
+    }
     let request = CloneRequest {
-        flags: known_flags(a[0] & !EXIT_SIGNAL_MASK)?,
+        flags,
         stack: a[1],
         parent_tid: GuestVirt(a[2]),
+        process_file: GuestVirt(a[2]),
         child_tid: GuestVirt(a[3]),
         tls: a[4],
         exit_signal: exit_signal(a[0] & EXIT_SIGNAL_MASK)?,
@@ -101,6 +108,7 @@ pub fn clone3(frame: &TrapFrame, a: &Arguments) -> Outcome {
         flags: known_flags(given.flags)?,
         stack: given.stack.wrapping_add(given.stack_size),
         parent_tid: GuestVirt(given.parent_tid),
+        process_file: GuestVirt(given.pidfd),
         child_tid: GuestVirt(given.child_tid),
         tls: given.tls,
         exit_signal: exit_signal(given.exit_signal)?,
@@ -108,7 +116,7 @@ pub fn clone3(frame: &TrapFrame, a: &Arguments) -> Outcome {
     Ok(fork::clone(frame, &request)?)
 }
 
-/// Namespaces, tracing and process descriptors are not there.
+/// Namespaces and tracing are not there.
 fn known_flags(bits: u64) -> Result<CloneFlags, Errno> {
     CloneFlags::from_bits(bits).ok_or(Errno::EINVAL)
 }
@@ -168,20 +176,38 @@ struct ChildInfo {
     rest: [u32; 25],
 }
 
+/// The child that a descriptor is; waiting for one that must not block is waiting
+/// without sleep, and EAGAIN.
+fn child_of_file(descriptor: u64) -> Result<(Which, bool), Errno> {
+    let file = files::file(descriptor)?;
+    let pid = ProcessFile::process_of(&file)?.pid;
+    Ok((Which::Process(pid), file.flags() & linux::O_NONBLOCK != 0))
+}
+
 pub fn waitid(a: &Arguments) -> Outcome {
     let options = WaitOptions::from_bits(a[3] as u32).ok_or(Errno::EINVAL)?;
     let wanted = WaitOptions::EXITED | WaitOptions::STOPPED | WaitOptions::CONTINUED;
     if !options.intersects(wanted) {
         return Err(Errno::EINVAL.into());
     }
+    let mut must_not_block = false;
     let which = match (a[0] as u32, a[1] as u32) {
+        (linux::P_PIDFD, _) => {
+            let (which, nonblocking) = child_of_file(a[1])?;
+            must_not_block = nonblocking && !options.contains(WaitOptions::NO_HANG);
+            which
+        }
         (linux::P_ALL, _) => Which::Any,
         (linux::P_PID, pid) if pid != 0 => Which::Process(pid),
         (linux::P_PGID, 0) => Which::Group(scheduler::current().process.family.lock().group),
         (linux::P_PGID, group) => Which::Group(group),
         _ => return Err(Errno::EINVAL.into()),
     };
-    let waited = wait::wait(which, options)?;
+    let no_hang = if must_not_block { WaitOptions::NO_HANG } else { WaitOptions::empty() };
+    let waited = wait::wait(which, options | no_hang)?;
+    if waited.is_none() && must_not_block {
+        return Err(Errno::EAGAIN.into());
+    }
     if a[2] != 0 {
         let mut info = ChildInfo {
             signal: 0,

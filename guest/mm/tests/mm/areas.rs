@@ -84,6 +84,56 @@ fn room_beside_a_guard_gap_is_passed_over() {
     );
 }
 
+/// The numbers below `count` in an order that looks random.
+fn shuffled(count: u64) -> Vec<u64> {
+    // Any number that has no factor in common with `count` visits all of them.
+    assert!(!count.is_multiple_of(7919));
+    (0..count).map(|number| number * 7919 % count).collect()
+}
+
+/// Enough areas for several runs of leaves, in the orders that programs have.
+#[test]
+fn thousands_of_areas() {
+    const COUNT: u64 = 6000;
+    let orders = [(0..COUNT).collect(), (0..COUNT).rev().collect(), shuffled(COUNT)];
+    for order in orders {
+        let mut areas = Areas::new();
+        let mut list: Vec<Option<Area>> = vec![None; COUNT as usize];
+        let check = |areas: &Areas, list: &[Option<Area>]| {
+            let list: Vec<Area> = list.iter().flatten().copied().collect();
+            assert!(areas.iter().eq(&list));
+            let (low, high) = (GuestVirt(PAGE), GuestVirt((COUNT + 2) * SLOT * PAGE));
+            for pages in [1, SLOT / 2, SLOT, 2 * SLOT, 40 * SLOT, 1000 * SLOT] {
+                let length = pages * PAGE;
+                let free = |&(from, to): &(u64, u64)| to >= from && to - from >= length;
+                let first = gaps(&list, low.0, high.0).into_iter().find(free);
+                assert_eq!(areas.lowest_gap(length, low, high), first.map(|gap| GuestVirt(gap.0)));
+                let found = areas.highest_gap(length, low, high);
+                assert_eq!(found, highest(&list, length, low, high));
+            }
+        };
+        for (step, &slot) in order.iter().enumerate() {
+            // Gaps of all lengths: not every slot has an area that fills it.
+            let new = area(slot, SLOT - slot % 700, slot % 50 == 3);
+            areas.reserve(1).unwrap();
+            areas.insert(new);
+            list[slot as usize] = Some(new);
+            if step % 1500 == 0 {
+                check(&areas, &list);
+            }
+        }
+        assert!(areas.try_map(|area| Some(*area)).unwrap().iter().eq(areas.iter()));
+        for (step, &slot) in order.iter().enumerate() {
+            let place = areas.containing(list[slot as usize].unwrap().start).unwrap();
+            assert_eq!(Some(areas.remove(place)), list[slot as usize].take());
+            if step % 1500 == 0 {
+                check(&areas, &list);
+            }
+        }
+        assert!(areas.is_empty());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -170,6 +170,64 @@ static void counters(void)
     close(counter);
 }
 
+enum { WAITERS = 4 };
+
+/* Waits exclusively for `what` of `file`, says so, and says when that came. */
+static void wait_alone(int file, unsigned what, int say)
+{
+    struct epoll_event event = {.events = what | EPOLLEXCLUSIVE}, found;
+    int own = epoll_create1(0);
+
+    CHECK(epoll_ctl(own, EPOLL_CTL_ADD, file, &event) == 0);
+    CHECK(write(say, "w", 1) == 1);
+    CHECK(epoll_wait(own, &found, 1, 5000) == 1 && found.events & what);
+    CHECK(write(say, what & EPOLLIN ? "i" : "o", 1) == 1);
+    _exit(check_failures);
+}
+
+/* How many children say `what` until nothing comes for a while. */
+static int count_answers(int said, char what)
+{
+    struct pollfd answer = {.fd = said, .events = POLLIN};
+    int count = 0;
+    char byte;
+
+    while (poll(&answer, 1, 300) == 1) {
+        CHECK(read(said, &byte, 1) == 1);
+        count += byte == what;
+    }
+    return count;
+}
+
+/* Each event wakes one of those who wait for it alone. */
+static void exclusive(void)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT | EPOLLEXCLUSIVE};
+    int ends[2], said[2], status;
+    char byte;
+
+    CHECK(pipe(ends) == 0 && pipe(said) == 0);
+    CHECK_FAILS(epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &event), EINVAL);
+    event.events = EPOLLIN | EPOLLEXCLUSIVE;
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &event) == 0);
+    CHECK_FAILS(epoll_ctl(epoll, EPOLL_CTL_MOD, ends[0], &event), EINVAL);
+    event.events = EPOLLIN;
+    CHECK_FAILS(epoll_ctl(epoll, EPOLL_CTL_MOD, ends[0], &event), EINVAL);
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_DEL, ends[0], NULL) == 0);
+    for (int i = 0; i < WAITERS; i++) {
+        if (fork() == 0)
+            wait_alone(ends[0], EPOLLIN, said[1]);
+    }
+    CHECK(count_answers(said[0], 'w') == WAITERS);
+    for (int i = 0; i < WAITERS; i++) {
+        CHECK(write(ends[1], "x", 1) == 1);
+        CHECK(count_answers(said[0], 'i') == 1);
+        CHECK(read(ends[0], &byte, 1) == 1);
+    }
+    for (int i = 0; i < WAITERS; i++)
+        CHECK(wait(&status) > 0 && status == 0);
+}
+
 int main(void)
 {
     check_begin();
@@ -181,5 +239,6 @@ int main(void)
     from_outside();
     timers();
     counters();
+    exclusive();
     return check_end();
 }

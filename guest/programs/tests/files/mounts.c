@@ -35,6 +35,24 @@ static void covers_and_gives_back(void)
     CHECK_FAILS(access("place/above", F_OK), ENOENT);
 }
 
+/* A mount becomes read-only where nobody writes, and writable again. */
+static void again(void)
+{
+    int file;
+
+    CHECK_FAILS(mount(NULL, "file", NULL, MS_REMOUNT, NULL), EINVAL);
+    CHECK(mount("none", "place", "tmpfs", 0, NULL) == 0);
+    file = open("place/above", O_RDWR | O_CREAT, 0600);
+    CHECK_FAILS(mount(NULL, "place", NULL, MS_REMOUNT | MS_RDONLY, NULL), EBUSY);
+    close(file);
+    CHECK(mount(NULL, "place", NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0);
+    CHECK_FAILS(open("place/above", O_RDWR, 0600), EROFS);
+    CHECK_FAILS(mkdir("place/folder", 0700), EROFS);
+    CHECK_FAILS(unlink("place/above"), EROFS);
+    CHECK(mount(NULL, "place", NULL, MS_REMOUNT, NULL) == 0);
+    CHECK(unlink("place/above") == 0 && umount("place") == 0);
+}
+
 static void read_only(void)
 {
     CHECK(mount("none", "place", "tmpfs", MS_RDONLY | MS_NOSUID, "") == 0);
@@ -52,5 +70,6 @@ int main(void)
     refused();
     covers_and_gives_back();
     read_only();
+    again();
     return check_end();
 }

@@ -226,8 +226,8 @@ fn mount_point(mount: &Arc<Mount>, root: &PathNode) -> Option<Vec<u8>> {
     mount.root().path_below(root)
 }
 
-const fn options(mount: &Mount) -> &'static [u8] {
-    if mount.read_only { b"ro,relatime" } else { b"rw,relatime" }
+fn options(mount: &Mount) -> &'static [u8] {
+    if mount.is_read_only() { b"ro,relatime" } else { b"rw,relatime" }
 }
 
 /// Appends `mounts`.
@@ -266,6 +266,6 @@ pub(super) fn write_mount_info(out: &mut Vec<u8>, mounts: &[Arc<Mount>], root: &
         out.extend_from_slice(mount.file_system.name().as_bytes());
         out.push(b' ');
         push_mangled(out, mount.source.as_bytes());
-        out.extend_from_slice(if mount.read_only { b" ro\n" } else { b" rw\n" });
+        out.extend_from_slice(if mount.is_read_only() { b" ro\n" } else { b" rw\n" });
     }
 }

@@ -46,14 +46,22 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         linux::__NR_utimes => times_of(HERE, a[0], a[1]),
         linux::__NR_futimesat => times_of(a[0], a[1], a[2]),
         linux::__NR_utime => utime(a),
-        _ => return extended(call),
+        _ => return extended(call, a[0]),
     };
     Some(done.map(|()| 0).map_err(Into::into))
 }
 
 /// Extended attributes: files in memory have none.
-fn extended(call: u32) -> Option<Outcome> {
+fn extended(call: u32, file: u64) -> Option<Outcome> {
     match call {
+        linux::__NR_fsetxattr
+        | linux::__NR_fgetxattr
+        | linux::__NR_flistxattr
+        | linux::__NR_fremovexattr
+            if open_file(file).is_err() =>
+        {
+            Some(Err(Errno::EBADF.into()))
+        }
         linux::__NR_setxattr
         | linux::__NR_lsetxattr
         | linux::__NR_fsetxattr

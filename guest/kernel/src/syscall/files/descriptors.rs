@@ -44,7 +44,7 @@ fn table() -> Arc<Lock<FdTable>> {
 }
 
 /// `RLIMIT_NOFILE`.
-fn limit() -> usize {
+pub(super) fn limit() -> usize {
     let process = &scheduler::current().process;
     let (soft, _) = process.limits.lock().0[resource::FILES];
     usize::try_from(soft).unwrap_or(usize::MAX)

@@ -1,4 +1,5 @@
-//! Files that say when something happened: `eventfd`, `timerfd`, `epoll`.
+//! Files that say when something happened: `eventfd`, `timerfd`, `signalfd`,
+//! `pidfd`, `epoll`.
 
 use alloc::sync::Arc;
 
@@ -8,13 +9,17 @@ use pagelab_hal::time;
 use pagelab_vfs::{Errno, OpenFile};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::descriptors::add;
+use super::descriptors::{add, limit};
 use super::poll::with_mask;
 use super::{Arguments, Outcome, file, int, open_file};
 use crate::files::epoll::{Epoll, Event};
+use crate::files::process_file::ProcessFile;
+use crate::files::signal_file::SignalFile;
 use crate::files::timer_file::TimerFile;
 use crate::files::{vfs, wait};
 use crate::process::sleep::NotYet;
+use crate::process::{Pid, Process, find, find_thread, scheduler};
+use crate::signal;
 use crate::signal::timer::Setting;
 use crate::syscall::Failure;
 use crate::syscall::time::{from_wall_clock, nanoseconds};
@@ -31,6 +36,9 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         linux::__NR_timerfd_create => timerfd_create(a),
         linux::__NR_timerfd_settime => timerfd_settime(a),
         linux::__NR_timerfd_gettime => timerfd_gettime(a),
+        linux::__NR_signalfd => signalfd(a, 0),
+        linux::__NR_signalfd4 => signalfd(a, a[3] as u32),
+        linux::__NR_pidfd_open => pidfd_open(a),
         linux::__NR_epoll_create if int(a[0]) <= 0 => Err(Errno::EINVAL.into()),
         linux::__NR_epoll_create => epoll_create(0),
         linux::__NR_epoll_create1 => epoll_create(a[0] as u32),
@@ -97,6 +105,49 @@ fn timerfd_gettime(a: &Arguments) -> Outcome {
     let now = time::since_start();
     write_setting(a[1], &TimerFile::of(&file)?.setting(now), now)?;
     Ok(0)
+}
+
+fn signalfd(a: &Arguments, flags: u32) -> Outcome {
+    if flags & !(CLOSE_ON_EXEC | NONBLOCK) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let signals = signal::calls::read_set(a[1], a[2])?;
+    if int(a[0]) != -1 {
+        SignalFile::change(&*file(a[0])?, signals)?;
+        return Ok(a[0]);
+    }
+    let signals = SignalFile::new(signals)?;
+    add(vfs().anonymous_file(signals, b"anon_inode:[signalfd]", flags & NONBLOCK), flags)
+}
+
+fn pidfd_open(a: &Arguments) -> Outcome {
+    let flags = a[1] as u32;
+    let pid = Pid::try_from(int(a[0])).ok().filter(|&pid| pid != 0).ok_or(Errno::EINVAL)?;
+    if flags & !NONBLOCK != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let process = find(pid).ok_or_else(|| match find_thread(pid) {
+        // A thread is no process.
+        Some(_) => Errno::EINVAL,
+        None => Errno::ESRCH,
+    })?;
+    add(ProcessFile::open(process, flags), CLOSE_ON_EXEC)
+}
+
+/// `CLONE_PIDFD`: gives the current process a new one as a file, and stores the
+/// descriptor's number.
+///
+/// # Errors
+///
+/// EMFILE, EFAULT.
+pub fn give_process_file(process: &Arc<Process>, place: GuestVirt) -> Result<(), Errno> {
+    let own = scheduler::current().process.files();
+    let file = ProcessFile::open(process.clone(), 0);
+    let number = own.lock().insert(file, true, 0, limit())?;
+    user::write(place, &number).inspect_err(|_| {
+        let closed = own.lock().remove(number);
+        drop(closed);
+    })
 }
 
 fn epoll_create(flags: u32) -> Outcome {

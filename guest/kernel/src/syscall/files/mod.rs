@@ -8,7 +8,7 @@
 //! | [`attributes`] | `stat` and what it shows |
 //! | [`locks`] | `flock`, and records of `fcntl` |
 //! | [`poll`] | waiting for several files |
-//! | [`events`] | files that say when something happened: `epoll`, `timerfd`, `eventfd` |
+//! | [`events`] | files that say when something happened: `epoll`, `timerfd`, `eventfd`, `signalfd`, `pidfd` |
 //! | [`ioctl`] | devices |
 //! | [`mapping`] | what `mmap` of a file maps |
 //! | [`mount`] | file systems in memory that programs mount |
@@ -36,6 +36,7 @@ mod names;
 mod poll;
 mod read_write;
 
+pub use events::give_process_file;
 pub use mapping::map_source;
 
 /// File calls; `None` for other calls.
@@ -55,14 +56,18 @@ pub fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
 }
 
 /// The open file behind a descriptor.
-fn file(descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
+///
+/// # Errors
+///
+/// EBADF.
+pub fn file(descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
     let files = scheduler::current().process.files();
     let files = files.lock();
     files.get(int(descriptor)).cloned()
 }
 
 /// The same, unless it only names a place (`O_PATH`).
-fn open_file(descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
+pub fn open_file(descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
     let files = scheduler::current().process.files();
     let files = files.lock();
     files.get_open(int(descriptor)).cloned()

@@ -7,12 +7,14 @@
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as linux;
+use pagelab_vfs::abi::{O_ACCMODE, O_RDONLY};
 use pagelab_vfs::inode::{Caching, FileSystem};
 use pagelab_vfs::procfs::ProcFs;
-use pagelab_vfs::{Errno, Lookup, Result};
+use pagelab_vfs::{Errno, Lookup, OpenFile, PathNode, Result};
 
 use super::{Arguments, Outcome, Place, path};
 use crate::files::{new_tmpfs, proc, tree, vfs};
+use crate::process::all;
 
 /// The working directory, as a descriptor argument.
 const HERE: u64 = pagelab_vfs::abi::AT_FDCWD as u32 as u64;
@@ -48,7 +50,12 @@ fn mount(a: &Arguments) -> Result<()> {
     }
     let place = Place::at(HERE, a[1])?;
     let at = vfs().resolve(&place.context, place.start(), &place.path, Lookup::FOLLOW)?;
-    if flags & !(WITHOUT_EFFECT | linux::MS_RDONLY) != 0 || a[2] == 0 {
+    let read_only = flags & linux::MS_RDONLY != 0;
+    flags &= !(WITHOUT_EFFECT | linux::MS_RDONLY);
+    if flags == linux::MS_REMOUNT {
+        return mount_again(&at, read_only);
+    }
+    if flags != 0 || a[2] == 0 {
         return Err(Errno::EINVAL);
     }
     let kind = path(a[2])?;
@@ -64,7 +71,27 @@ fn mount(a: &Arguments) -> Result<()> {
         b"proc" => ("proc", Arc::new(ProcFs::new(Arc::new(proc::Kernel)))),
         _ => return Err(Errno::ENODEV),
     };
-    vfs().mount(at, name, file_system, flags & linux::MS_RDONLY != 0).map(drop)
+    vfs().mount(at, name, file_system, read_only).map(drop)
+}
+
+/// `MS_REMOUNT`: the mount becomes read-only, unless a file is open for writing
+/// there, or writable.
+fn mount_again(at: &PathNode, read_only: bool) -> Result<()> {
+    let mount = at.mount();
+    // What may be done in a folder of the host is the host's affair.
+    if !at.same(&mount.root()) || mount.file_system.caching() != Caching::Keep {
+        return Err(Errno::EINVAL);
+    }
+    let is_written = |file: &OpenFile| {
+        Arc::ptr_eq(file.node().mount(), mount) && file.flags() & O_ACCMODE != O_RDONLY
+    };
+    let anybody_writes =
+        || all().iter().any(|it| it.files().lock().iter().any(|(_, file)| is_written(file)));
+    if read_only && anybody_writes() {
+        return Err(Errno::EBUSY);
+    }
+    mount.set_read_only(read_only);
+    Ok(())
 }
 
 fn unmount(address: u64, flags: u32) -> Result<()> {

@@ -47,6 +47,7 @@ pub(super) fn dispatch(call: u32, a: &Arguments) -> Option<Outcome> {
         linux::__NR_fallocate => fallocate(a),
         linux::__NR_fsync => sync(a[0], false),
         linux::__NR_fdatasync => sync(a[0], true),
+        linux::__NR_sync_file_range => sync_range(a),
         linux::__NR_sync => crate::files::vfs().sync().map(|()| 0).map_err(Into::into),
         linux::__NR_syncfs => sync_file_system(a[0]),
         linux::__NR_fadvise64 | linux::__NR_readahead => advise(call, a),
@@ -201,7 +202,8 @@ fn offset_at(address: u64) -> Result<Option<i64>, Errno> {
 fn sendfile(a: &Arguments) -> Outcome {
     let (output, input) = (open_file(a[0])?, open_file(a[1])?);
     let mut offset = offset_at(a[2])?;
-    if input.is_readable() && input.kind() == FileKind::Directory {
+    let allowed = input.is_readable() && output.is_writable();
+    if allowed && input.kind() == FileKind::Directory {
         return Err(Errno::EINVAL.into());
     }
     copy_between(&input, &mut offset, &output, &mut None, a[3])
@@ -280,6 +282,25 @@ fn fallocate(a: &Arguments) -> Outcome {
 
 fn sync(descriptor: u64, data_only: bool) -> Outcome {
     file(descriptor)?.sync(data_only)?;
+    Ok(0)
+}
+
+/// `sync_file_range`: what is dirty of the file goes to the host, be it in the
+/// range or not.
+fn sync_range(a: &Arguments) -> Outcome {
+    const KNOWN: u32 = 1 | 2 | 4;
+    let file = open_file(a[0])?;
+    let (offset, length) = (a[1].cast_signed(), a[2].cast_signed());
+    if a[3] as u32 & !KNOWN != 0 || offset < 0 || length < 0 || offset.checked_add(length).is_none()
+    {
+        return Err(Errno::EINVAL.into());
+    }
+    if !matches!(file.kind(), FileKind::Regular | FileKind::Directory | FileKind::Block) {
+        return Err(Errno::ESPIPE.into());
+    }
+    if a[3] as u32 != 0 && file.kind() == FileKind::Regular {
+        file.sync(true)?;
+    }
     Ok(0)
 }
 
