@@ -133,6 +133,20 @@ add_program() {
     chmod +x "$1$3"
 }
 
+# Adds programs of this machine with the libraries that they are linked to, at
+# the places where they are here: what tests run as "the host's own programs".
+add_linked_programs() {
+    local tree=$1 name file
+    shift
+    for name in "$@"; do
+        file=$(command -v "$name") || die "this machine has no program $name"
+        for file in "$file" $(ldd "$file" | grep -o '/[^ ]*'); do
+            mkdir -p "$tree${file%/*}"
+            cp -L "$file" "$tree$file"
+        done
+    done
+}
+
 add_file() {
     [ -e "$2" ] || die "--file: $2 does not exist"
     local destination=$3
@@ -167,6 +181,11 @@ pack_tree() {
 # Programs lie on a ramfs: on a tmpfs, the default, their pages would count as
 # shared memory of the process, and so would look like guest memory.
 #
+# The kernel may not use the timer of the local APIC: it measures that timer's
+# frequency in its first moments, and where this machine is busy then, it is wrong
+# by several times, and everything on the emulated host that waits waits too long.
+# The HPET, which it takes instead, says its frequency.
+#
 # boot SCRATCH MIB SECONDS: runs the machine; its serial ports are the kernel's
 # log, the program's standard output and its standard error. Exits with the
 # program's status.
@@ -179,7 +198,7 @@ boot() {
     timeout "$3" qemu-system-x86_64 -accel tcg -machine pc -cpu max,+svm,+npt -m "$2" \
         -nodefaults -display none -no-reboot \
         -kernel "$nested_vmlinuz" -initrd "$scratch/initrd" \
-        -append 'console=ttyS0 panic=-1 rootfstype=ramfs' \
+        -append 'console=ttyS0 panic=-1 rootfstype=ramfs nolapic_timer' \
         -chardev "file,id=log,path=$log" -serial chardev:log \
         -chardev "file,id=output,path=$scratch/output" -serial chardev:output \
         -chardev "file,id=errors,path=$scratch/errors" -serial chardev:errors \

@@ -55,3 +55,25 @@ fn a_lab_that_cannot_boot_is_an_error_with_its_words() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("a lab ended with") && text.contains("/nonexistent/kvm"), "{text}");
 }
+
+#[test]
+fn the_debug_port_is_measured_beside_a_debugger() {
+    let output = Command::new(common::binary())
+        .args(["bench", "debug", "--runs", "1", "--mapped", "8", "--touched", "4", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let clients = &report["clients"];
+    for way in ["alone", "polled", "watched"] {
+        let time = &clients[way]["processor_ms"]["median"];
+        assert!(time.as_f64() > Some(0.0), "{way}: {report:#}");
+    }
+    // Its pages, and what else is in the same tables: whole tables are read.
+    let dump = &clients["dump"];
+    let entries = dump["packets"]["entries"].as_u64().unwrap();
+    assert!(entries >= 1024 && entries.is_multiple_of(256), "{dump}");
+    assert_eq!(dump["entries"].as_u64(), Some(entries), "{dump}");
+    let gdb = &dump["gdb"]["entries"];
+    assert!(gdb.as_u64() == Some(entries) || dump["without_gdb_because"].is_string(), "{dump}");
+}

@@ -94,11 +94,11 @@ fn scripts_and_what_is_no_program_are_told_apart() {
     executable(&place("through"), b"#!/run/s/script of its own\n");
     executable(&place("missing"), b"#!/no/such/interpreter\n");
     executable(&place("text"), b"echo as a shell does it\n");
-    executable(&place("cut"), &fs::read("/bin/cat").expect("a program")[..40]);
+    executable(&place("cut"), &fs::read("/usr/bin/cat").expect("a program")[..40]);
     fs::write(place("data"), b"#!/bin/sh\n").expect("a file");
     symlink("script", place("link")).expect("a link");
     // A program whose interpreter is no library.
-    let mut broken = fs::read("/bin/cat").expect("a program");
+    let mut broken = fs::read("/usr/bin/cat").expect("a program");
     let name = b"/lib64/ld-linux-x86-64.so.2\0";
     let at = broken.windows(name.len()).position(|window| window == name);
     let at = at.expect("the interpreter's name");

@@ -7,93 +7,16 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Lab, binary};
-use tempfile::TempDir;
-
-/// Where the programs are.
-fn programs() -> PathBuf {
-    std::env::var_os("PAGELAB_PROGRAMS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/programs"),
-        PathBuf::from,
-    )
-}
-
-fn program(name: &str) -> PathBuf {
-    let path = programs().join("musl").join(name);
-    assert!(path.exists(), "{}: scripts/programs builds it", path.display());
-    path
-}
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a folder")
-}
-
-/// A lab with a folder of the host at `/s` and a program in it that does as told.
-struct Actor {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-}
-
-impl Actor {
-    fn start(folder: &Path, options: &[&str]) -> Self {
-        Self::with_access(folder, "", options)
-    }
-
-    fn with_access(folder: &Path, access: &str, options: &[&str]) -> Self {
-        let mut command = Command::new(binary());
-        command.env_remove("PAGELAB_LOG");
-        command.args(["run", "--log", "error", "--timeout", "50", "--share"]);
-        command.arg(format!("{}:/s{access}", folder.display())).args(options);
-        command.arg("--").arg(program("files/actor"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().expect("pagelab starts");
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self { child, input, output }
-    }
-
-    /// Says one line and returns the answer.
-    fn ask(&mut self, line: &str) -> String {
-        let input = self.input.as_mut().expect("it was not told to end");
-        input.write_all(format!("{line}\n").as_bytes()).expect("the program reads");
-        let mut answer = String::new();
-        self.output.read_line(&mut answer).expect("the program answers");
-        answer.trim().to_owned()
-    }
-
-    /// Says lines, each of which has to be answered as written behind the arrow.
-    #[track_caller]
-    fn play(&mut self, script: &str) {
-        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (question, expected) = line.split_once("->").expect("a question and an answer");
-            let answer = self.ask(question.trim());
-            assert_eq!(answer, expected.trim(), "{}", question.trim());
-        }
-    }
-
-    /// The program ends, and with it the lab: it must have lost nothing.
-    #[track_caller]
-    fn end(mut self) {
-        drop(self.input.take());
-        let status = self.child.wait().expect("a child");
-        assert_eq!(status.code(), Some(0), "the lab's status");
-    }
-
-    /// The lab ends between two instructions.
-    fn kill(mut self) {
-        self.child.kill().expect("a child");
-        self.child.wait().expect("a child");
-    }
-}
+use common::actor::{Actor, folder, program};
+use common::{Lab, binary, programs_folder};
 
 #[test]
 fn what_is_written_is_on_the_host() {
@@ -384,7 +307,7 @@ fn experiments_on_a_shared_folder() {
         for name in NAMES {
             let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "50", "--share"]);
             lab.command.arg(format!("{}:/s", folder.path().display()));
-            lab.command.arg("--").arg(programs().join(library).join(name)).arg("/s");
+            lab.command.arg("--").arg(programs_folder().join(library).join(name)).arg("/s");
             let outcome = lab.run();
             let said = String::from_utf8_lossy(&outcome.stdout);
             let ok = outcome.status == 0 && said.lines().any(|line| line == "ok");
@@ -401,7 +324,13 @@ fn experiments_on_a_shared_folder() {
 
 /// Runs a program with little memory on the file `/s/a` of a folder.
 fn with_little_memory(folder: &Path, arguments: &[&str]) -> String {
+    with_little_memory_and(folder, &[], arguments)
+}
+
+/// The same with more options.
+fn with_little_memory_and(folder: &Path, options: &[&str], arguments: &[&str]) -> String {
     let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "58", "--mem", "16M"]);
+    lab.command.args(options);
     lab.command.args(["--share", &format!("{}:/s", folder.display()), "--"]);
     lab.command.arg(program("files").join(arguments[0])).arg("/s/a").args(&arguments[1..]);
     let outcome = lab.run();
@@ -447,6 +376,21 @@ fn a_file_larger_than_memory_is_written_through_a_mapping() {
     fs::write(&path, vec![0; numbered_pages(MORE_THAN_MEMORY).len()]).expect("a file");
     with_little_memory(folder.path(), &["sequential", "write"]);
     assert!(fs::read(&path).expect("the file") == numbered_pages(MORE_THAN_MEMORY));
+}
+
+#[test]
+fn a_full_disk_ends_nobody_who_writes_through_a_mapping() {
+    let folder = folder();
+    let path = folder.path().join("a");
+    fs::write(&path, vec![0; numbered_pages(MORE_THAN_MEMORY).len()]).expect("a file");
+    // Some requests go well.
+    let full = ["--share-fault", "write:a:ENOSPC:3"];
+    with_little_memory_and(folder.path(), &full, &["sequential", "fail"]);
+    let (written, wanted) = (fs::read(&path).expect("the file"), numbered_pages(MORE_THAN_MEMORY));
+    let pages = || written.chunks(4096).zip(wanted.chunks(4096));
+    let kept = pages().filter(|(written, wanted)| written == wanted).count();
+    assert!(pages().all(|(written, wanted)| written == wanted || written == [0; 4096]));
+    assert!(kept >= 3 && kept < wanted.len() / 4096, "{kept} pages were written");
 }
 
 #[test]
@@ -508,60 +452,6 @@ fn the_program_is_not_planted_in_a_shared_folder() {
         assert_eq!(fs::read_to_string(&same_name).expect("the file"), "mine");
     }
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
-}
-
-/// What is in a folder: path, kind, and content or target.
-fn contents(folder: &Path) -> Vec<(PathBuf, String, Vec<u8>)> {
-    let mut all = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(current) = folders.pop() {
-        for entry in fs::read_dir(&current).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let kind = fs::symlink_metadata(&path).expect("an entry").file_type();
-            let bytes = if kind.is_symlink() {
-                let target = fs::read_link(&path).expect("a link");
-                target.into_os_string().into_encoded_bytes()
-            } else if kind.is_dir() {
-                folders.push(path.clone());
-                Vec::new()
-            } else {
-                fs::read(&path).expect("a file")
-            };
-            let name = path.strip_prefix(folder).expect("below it").to_owned();
-            all.push((name, format!("{kind:?}"), bytes));
-        }
-    }
-    all.sort();
-    all
-}
-
-/// Random programs of file system calls, on this machine's Linux and in a lab: what
-/// they see and what they leave behind is the same. `PAGELAB_FILE_PROGRAMS` says how
-/// many (4 otherwise).
-#[test]
-fn random_programs_agree_with_linux() {
-    const OPERATIONS: &str = "600";
-    let count = std::env::var("PAGELAB_FILE_PROGRAMS").ok().and_then(|text| text.parse().ok());
-    for seed in 1..=count.unwrap_or(4_u64) {
-        let (here, there) = (folder(), folder());
-        let program = program("files/random");
-        let linux = Command::new(&program)
-            .args([here.path().as_os_str(), seed.to_string().as_ref(), OPERATIONS.as_ref()])
-            .output()
-            .expect("the program starts");
-        let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "50", "--share"]);
-        lab.command.arg(format!("{}:/s", there.path().display())).arg("--").arg(&program);
-        lab.command.args(["/s", &seed.to_string(), OPERATIONS]);
-        let outcome = lab.run();
-        assert_eq!(outcome.status, 0, "seed {seed}: {}", outcome.stderr);
-        let (linux, lab) = (String::from_utf8_lossy(&linux.stdout), outcome.stdout);
-        let lab = String::from_utf8_lossy(&lab);
-        for (number, (one, other)) in linux.lines().zip(lab.lines()).enumerate() {
-            assert_eq!(other, one, "seed {seed}, line {}", number + 1);
-        }
-        assert_eq!(lab.lines().count(), linux.lines().count(), "seed {seed}");
-        assert!(contents(there.path()) == contents(here.path()), "seed {seed}: the folders differ");
-    }
 }
 
 /// Numbers of records that a lab which is killed had said to be safe, checked.

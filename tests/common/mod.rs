@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod actor;
 pub mod elf;
 pub mod guests;
 pub mod programs;

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::PATIENCE;
-use crate::common::programs::{self, DATA_PAGE, DONE, DONE_AT, START};
+use serde_json::json;
+
+use crate::client::{Debugged, PATIENCE, PROGRAM};
+use crate::common::programs::{self, ARENA, DATA_PAGE, DONE, DONE_AT, START};
 use crate::common::{Lab, Running};
 
 /// A debugger that is connected.
@@ -109,6 +111,47 @@ fn start(program: &[u8]) -> (Running, PathBuf, tempfile::TempDir) {
     let file = lab.file("program", program);
     lab.command.arg(&socket).arg("--").arg(file);
     (lab.start(), socket, folder)
+}
+
+#[test]
+fn a_debugger_watches_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("gdb.sock");
+    let options = ["--paused", "--gdb", socket.to_str().unwrap()];
+    let lab = Debugged::start(&programs::known_faults(), &options);
+    // The debug port brings the program to its first store.
+    let mut port = lab.client();
+    port.call("break", json!({ "pid": PROGRAM, "range": [ARENA, ARENA + 4096] }));
+    port.call("resume", json!({}));
+    port.call("wait", json!({}));
+    let mut gdb = Debugger::connect(&socket);
+    let third = ARENA + 3 * 4096;
+    // Written by the program, then by its child; each sees its own page.
+    for (set, gone, reason, value) in [("Z2", "z2", "watch", 103), ("Z4", "z4", "awatch", 7)] {
+        assert_eq!(gdb.ask(&format!("{set},{third:x},8")), "OK");
+        let hit = gdb.ask("vCont;c");
+        assert!(hit.starts_with("T05") && hit.contains(&format!(";{reason}:{third:x}")), "{hit}");
+        assert_eq!(gdb.word(third), Some(value));
+        assert_eq!(gdb.ask(&format!("{gone},{third:x},8")), "OK");
+    }
+    // The child runs; its parent is in the kernel, its program in `fork` or `wait4`.
+    assert_eq!(gdb.ask("Hgp1.2"), "OK");
+    let parent = gdb.rip();
+    assert!((START..START + 4096).contains(&parent), "{parent:#x}");
+    assert_eq!(gdb.memory(parent - 2, 2), "0f05");
+    assert_eq!(gdb.word(third), Some(103));
+    assert_eq!(gdb.ask("Hgp1.3"), "OK");
+    // Instructions, without a byte of memory changed where the host can: the
+    // parent waits for its child before it gets there.
+    let behind_exit = gdb.rip() + 0x22;
+    assert_eq!(gdb.ask(&format!("Z1,{behind_exit:x},1")), "OK");
+    assert!(gdb.ask("vCont;c").starts_with("T05"));
+    assert_eq!(gdb.rip(), behind_exit);
+    assert_eq!(gdb.ask(&format!("z1,{behind_exit:x},1")), "OK");
+    // Reading is waited for as any access is; nine bytes cannot be watched.
+    assert_eq!(gdb.ask(&format!("Z3,{third:x},8")), "OK");
+    assert_eq!(gdb.ask(&format!("z3,{third:x},8")), "OK");
+    assert!(gdb.ask(&format!("Z2,{third:x},9")).starts_with('E'));
 }
 
 #[test]

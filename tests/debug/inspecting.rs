@@ -98,6 +98,14 @@ fn differences_count_from_the_mark() {
     assert_eq!(leaf(9).expect("a change")["cause"]["kind"], "zero_page_upgrade");
     assert_eq!(leaf(12).expect("a change")["cause"]["kind"], "zero_page_read");
     assert!(leaf(13).is_none());
+    // Without a process: all whose tables changed, here only that one.
+    let all = client.call("pt-diff", json!({ "from": "first", "to": "done" }));
+    let processes = all["report"]["processes"].as_array().unwrap();
+    assert_eq!(processes.len(), 1, "{all}");
+    assert_eq!(processes[0]["pid"], PROGRAM);
+    assert_eq!(processes[0]["changes"], difference["report"]["changes"]);
+    let unknown = json!({ "from": "first", "to": "done", "pid": 77 });
+    assert!(client.refused("pt-diff", unknown).contains("no process 77"));
     // The same in words, for people.
     let (lines, end) = client.plain(&format!("pt diff first done pid {PROGRAM}"));
     assert!(lines.iter().any(|line| line.contains("zero_page_upgrade")), "{lines:?}");

@@ -244,7 +244,17 @@ fn the_client_takes_commands_and_scripts() {
     let file = file.to_str().unwrap();
     let (status, _, err) = run(&[&socket, "trace", file], "");
     assert_eq!(status, Some(0), "{err}");
-    assert!(std::fs::read_to_string(file).unwrap().starts_with("[\n{"));
+    let trace: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert!(trace.as_array().unwrap().iter().any(|row| row["ph"] == "X"), "{trace}");
+    // Nothing that matches is an array, too.
+    let (_, out, err) = run(&[&socket, "trace", "pid=77"], "");
+    assert_eq!((out.trim(), err.as_str()), ("[]", ""));
+    // Memory as it is: the program's first instruction, mov qword ptr [0x401000], 1.
+    let arguments = [&socket, "memory", "0x400000", "12", "of", "2", "save", file];
+    let (status, out, err) = run(&arguments, "");
+    assert!(status == Some(0) && out.starts_with("12 bytes"), "{out}{err}");
+    let saved = std::fs::read(file).unwrap();
+    assert_eq!(saved, [0x48, 0xc7, 0x04, 0x25, 0, 0x10, 0x40, 0, 1, 0, 0, 0]);
     assert_eq!(run(&[&socket, "version", ">", "/nonexistent/file"], "").0, Some(1));
     let (status, _, err) = run(&["/nonexistent/lab.sock", "version"], "");
     assert!(status == Some(125) && err.contains("cannot reach a lab"), "{err}");

@@ -166,6 +166,41 @@ pub struct ProcessRecord {
     pub fault_count: [AtomicU64; FAULT_KINDS],
     /// What they cost, in time-stamp counter ticks, by kind.
     pub fault_cost: [AtomicU64; FAULT_KINDS],
+    /// End of the kernel stack of its first thread: just below it lies a
+    /// [`UserFrame`] while that thread is in the kernel.
+    pub leader_stack: AtomicU64,
+}
+
+/// A program's registers, as an entry into the kernel saves them.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+#[allow(missing_docs, reason = "registers are named as in the manuals")]
+pub struct UserFrame {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    /// What happened.
+    pub vector: u64,
+    pub error_code: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
 }
 
 impl ProcessRecord {
@@ -434,7 +469,7 @@ pub struct FrameCounts {
 
 const _: () = {
     assert!(size_of::<Directory>() == 96);
-    assert!(size_of::<ProcessRecord>() == 72 + 16 * FAULT_KINDS);
+    assert!(size_of::<ProcessRecord>() == 80 + 16 * FAULT_KINDS);
     assert!(size_of::<SpaceRecord>() == 88);
     assert!(size_of::<AreaRecord>() == 48);
     assert!(size_of::<FrameRecord>() == 16);

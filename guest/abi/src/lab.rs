@@ -56,6 +56,8 @@ pub const OP_ZERO_FRAME: u32 = 8;
 /// An event of a kind in [`Header::break_kinds`] was written: it is the ring's
 /// last. The host may stop the guest here, before the program goes on.
 pub const OP_EVENT: u32 = 9;
+/// Copy bytes: segment 0 to segment 1, both of one length. For the same hosts.
+pub const OP_COPY: u32 = 10;
 
 /// The program's standard output.
 pub const STREAM_OUTPUT: u32 = 1;

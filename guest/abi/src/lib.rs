@@ -28,4 +28,4 @@ pub mod layout;
 
 /// Version of everything in this crate. A kernel and a VMM that disagree refuse
 /// to work together instead of misreading each other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

@@ -206,6 +206,11 @@ impl Node {
         (attributes.size, attributes.modified, attributes.modified_nanoseconds)
     }
 
+    /// Whether this kernel changed the data since that was last taken.
+    pub(crate) fn is_changed_by_us(&self) -> bool {
+        self.changed_by_us.load(Ordering::Relaxed)
+    }
+
     /// Whether this kernel changed the data since this was last asked.
     pub(crate) fn take_changed_by_us(&self) -> bool {
         self.changed_by_us.swap(false, Ordering::Relaxed)

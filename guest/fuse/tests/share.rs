@@ -63,6 +63,30 @@ fn what_the_host_changes_is_seen_at_the_next_open() {
 }
 
 #[test]
+fn growth_by_the_host_is_seen_once_nothing_is_believed_any_more() {
+    const BELIEF: u64 = 1;
+    let lab = Lab::new(|server| server.belief = BELIEF);
+    fs::write(lab.host("log"), b"one ").unwrap();
+    let open = lab.open("/s/log", 0).unwrap();
+    let read = |offset| {
+        let mut bytes = [0; 20];
+        let mut sink = pagelab_vfs::buffer::SliceSink::new(&mut bytes);
+        let read = open.read_at(offset, &mut sink).unwrap();
+        bytes[..read].to_vec()
+    };
+    assert_eq!(read(0), b"one ");
+    fs::write(lab.host("log"), b"one two ").unwrap();
+    assert_eq!(read(4), b"", "what is believed is not asked for");
+    assert_eq!(stat_size(&lab, "/s/log"), 4);
+    lab.clock.ahead.fetch_add(BELIEF + 1, Ordering::Relaxed);
+    assert_eq!(read(4), b"two ", "a read past the end asks");
+    fs::write(lab.host("log"), b"one two three ").unwrap();
+    lab.clock.ahead.fetch_add(BELIEF + 1, Ordering::Relaxed);
+    assert_eq!(stat_size(&lab, "/s/log"), 14, "and so does who wants the size");
+    assert_eq!(read(8), b"three ");
+}
+
+#[test]
 fn names_are_made_moved_and_removed() {
     let lab = Lab::new(|_| {});
     let (vfs, context) = (&lab.vfs, &lab.context);

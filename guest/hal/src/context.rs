@@ -73,6 +73,12 @@ impl Context {
         Some(Self { inner: Box::new(Inner { stack, saved: Cell::new(place) }) })
     }
 
+    /// The end of its stack, below which the frame of ring 3 lies.
+    #[must_use]
+    pub fn stack_top(&self) -> u64 {
+        self.inner.stack.top()
+    }
+
     /// Claims the thread for running; [`Switch::go`] must follow.
     ///
     /// # Panics

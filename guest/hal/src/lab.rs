@@ -8,15 +8,15 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 use pagelab_abi::VERSION;
-use pagelab_abi::addr::{Frame, PAGE_SIZE};
+use pagelab_abi::addr::{Frame, GuestPhys, PAGE_SIZE};
 use pagelab_abi::directory::Directory;
 use pagelab_abi::event::{EVENT_FAULT, EVENT_SLOTS, Event};
 use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::{
     DEVICE_ID, EVENTS_OFFSET, FLAG_EVENTS, FLAG_LOSSLESS, FaultCounters, FrameCounters, Header,
-    INPUT_BYTES, INPUT_OFFSET, LAB_MAGIC, MAX_SEGMENTS, OP_COPY_FRAME, OP_DRAIN_EVENTS, OP_EVENT,
-    OP_INPUT_TAKEN, OP_ZERO_FRAME, PORT_DOORBELL, PORT_FIRST_USER, PORT_POWER, PORT_REGISTER,
-    SHARED_PAGES, SHARED_SIZE, STATUS_OK, Segment,
+    INPUT_BYTES, INPUT_OFFSET, LAB_MAGIC, MAX_SEGMENTS, OP_COPY, OP_COPY_FRAME, OP_DRAIN_EVENTS,
+    OP_EVENT, OP_INPUT_TAKEN, OP_ZERO_FRAME, PORT_DOORBELL, PORT_FIRST_USER, PORT_POWER,
+    PORT_REGISTER, SHARED_PAGES, SHARED_SIZE, STATUS_OK, Segment,
 };
 use pagelab_abi::layout::LAB_PORT;
 
@@ -147,6 +147,12 @@ pub(crate) fn zero_frame(frame: Frame) -> bool {
 /// Has the host copy a frame; `false` if it did not.
 pub(crate) fn copy_frame(from: Frame, to: Frame) -> bool {
     ring(OP_COPY_FRAME, 0, &[whole(from), whole(to)])
+}
+
+/// Has the host copy bytes of RAM; `false` if it did not.
+pub(crate) fn copy(from: GuestPhys, to: GuestPhys, length: usize) -> bool {
+    let part = |start: GuestPhys| Segment { start: start.0, length: length as u64 };
+    ring(OP_COPY, 0, &[part(from), part(to)])
 }
 
 /// Counts a fault of all processes.

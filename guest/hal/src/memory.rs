@@ -134,6 +134,28 @@ fn host_moves_frames() -> bool {
     cpu::features().has(Features::RING0_EMULATED) && lab::is_present()
 }
 
+/// From how many bytes on that is so for a copy.
+const WORTH_AN_EXIT: usize = 512;
+
+/// Has the host copy between a frame and a buffer of the kernel's own, where that
+/// is faster and the buffer is in one piece in RAM. Whether it did.
+fn copied_by_host(
+    (frame, offset): (Frame, usize),
+    (buffer, length): (*const u8, usize),
+    to_frame: bool,
+) -> bool {
+    // Stacks are mapped page by page.
+    let address = buffer as u64;
+    let in_one_piece = !(STACKS_BASE..IMAGE_BASE).contains(&address);
+    if length < WORTH_AN_EXIT || !in_one_piece || !host_moves_frames() {
+        return false;
+    }
+    let buffer = physical_address(buffer);
+    let frame = GuestPhys(frame.start().0 + offset as u64);
+    let (from, to) = if to_frame { (buffer, frame) } else { (frame, buffer) };
+    lab::copy(from, to, length)
+}
+
 impl Machine for Physical {
     #[inline]
     fn read_entry(&self, table: Frame, index: usize) -> Entry {
@@ -185,12 +207,18 @@ impl Machine for Physical {
 
     fn read_bytes(&self, frame: Frame, offset: usize, bytes: &mut [u8]) {
         let source = part_of_frame(frame, offset, bytes.len());
+        if copied_by_host((frame, offset), (bytes.as_mut_ptr(), bytes.len()), false) {
+            return;
+        }
         // SAFETY: inside the frame; a kernel buffer is never in a program's frame.
         unsafe { source.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
     }
 
     fn write_bytes(&self, frame: Frame, offset: usize, bytes: &[u8]) {
         let target = part_of_frame(frame, offset, bytes.len());
+        if copied_by_host((frame, offset), (bytes.as_ptr(), bytes.len()), true) {
+            return;
+        }
         // SAFETY: as above.
         unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }

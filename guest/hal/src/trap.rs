@@ -159,6 +159,17 @@ pub const SYSCALL_VIA_FAULT: u64 = 0x101;
 
 const FRAME_SIZE: usize = size_of::<TrapFrame>();
 const _: () = assert!(FRAME_SIZE == 22 * 8 && core::mem::offset_of!(TrapFrame, rip) == 17 * 8);
+/// The host reads it as this.
+const _: () = {
+    use core::mem::offset_of;
+    use pagelab_abi::directory::UserFrame;
+    assert!(FRAME_SIZE == size_of::<UserFrame>());
+    assert!(offset_of!(TrapFrame, rbp) == offset_of!(UserFrame, rbp));
+    assert!(offset_of!(TrapFrame, rax) == offset_of!(UserFrame, rax));
+    assert!(offset_of!(TrapFrame, rdi) == offset_of!(UserFrame, rdi));
+    assert!(offset_of!(TrapFrame, rip) == offset_of!(UserFrame, rip));
+    assert!(offset_of!(TrapFrame, rsp) == offset_of!(UserFrame, rsp));
+};
 
 impl TrapFrame {
     /// The registers of a program about to start at `rip` with stack `rsp`.

@@ -7,7 +7,8 @@
 //! because whoever asks may hold locks.
 //!
 //! The device is as untrusted as the host can be: what it writes into the ring
-//! is checked, and after the first nonsense it is not asked again. Its interrupt
+//! is checked ([`pagelab_virtqueue`]), and after the first nonsense it is not asked
+//! again. Its interrupt
 //! status is not read or acknowledged: each device has a line of its own, which
 //! is edge-triggered, and each access to a register is an exit to the host.
 
@@ -155,7 +156,6 @@ pub struct Device {
     queue: u32,
     line: u32,
     line_enabled: bool,
-    broken: bool,
     ring: Ring,
 }
 
@@ -199,7 +199,7 @@ impl Device {
         registers.write(register::QUEUE_READY, 1);
         registers.write(register::STATUS, status | STATUS_DRIVER_OK);
         let line = VIRTIO_IRQ_FIRST + index;
-        Ok(Self { registers, queue, line, line_enabled: false, broken: false, ring })
+        Ok(Self { registers, queue, line, line_enabled: false, ring })
     }
 
     /// A word of the device's configuration.
@@ -226,16 +226,10 @@ impl Device {
         readable: &[Readable<'_>],
         writable: &mut [Writable<'_>],
     ) -> Result<usize, Error> {
-        if self.broken {
-            return Err(Error::Nonsense);
-        }
-        let room = self.ring.fill(readable, writable)?;
-        self.ring.offer();
+        self.ring.offer(readable, writable)?;
         self.registers.write(register::QUEUE_NOTIFY, self.queue);
         self.wait();
-        let written = self.ring.take_used().filter(|&written| written <= room);
-        self.broken = written.is_none();
-        written.ok_or(Error::Nonsense)
+        self.ring.take_used()
     }
 
     /// Waits until the device has used something.

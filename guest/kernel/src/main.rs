@@ -75,7 +75,9 @@ fn interrupt(number: u8, program: Option<&mut trap::TrapFrame>) {
     }
     if let Some(frame) = program {
         files::write_back::write_if_due();
+        process::scheduler::sleepers_changed();
         process::scheduler::yield_now();
+        process::rseq::interrupted(frame);
         syscall::before_return(frame, None);
     }
 }

@@ -14,6 +14,7 @@ use pagelab_abi::directory::{
     Directory, NameRecord, PlaceRecord, ProcessRecord, STATE_ALIVE, STATE_ENDED, STATE_STOPPED,
     begin_change, end_change,
 };
+use pagelab_hal::context::Context;
 use pagelab_hal::lab;
 use pagelab_hal::memory::{frames, kernel_root};
 use pagelab_hal::sync::Lock;
@@ -118,6 +119,11 @@ pub fn state_changed(process: &Process) {
         State::Alive => STATE_ALIVE,
     };
     record.state.store(state, Ordering::Relaxed);
+}
+
+/// A process has another first thread.
+pub fn leader_changed(record: &ProcessRecord, context: &Context) {
+    record.leader_stack.store(context.stack_top(), Ordering::Relaxed);
 }
 
 /// A thread came to be, or what it does has changed.

@@ -9,37 +9,47 @@
 //! [`AreaFlags::NOTIFY_WRITE`]: crate::AreaFlags::NOTIFY_WRITE
 //! [`WriteNotify`]: pagelab_abi::fault::FaultKind::WriteNotify
 
+use pagelab_abi::addr::Frame;
 use pagelab_paging::EntryFlags;
 
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::object::{ObjectId, Page};
-use crate::owner::Owner;
-use crate::rmap::{Search, Spaces, Wanted};
+use crate::object::ObjectId;
+use crate::rmap::{Search, Spaces};
+
+/// What an entry has that was, or may be, written through.
+const WRITTEN: EntryFlags = EntryFlags::WRITABLE.union(EntryFlags::DIRTY);
 
 impl<M: Machine> Memory<M> {
-    /// Makes a page of an object clean, for everybody who maps it, and says
-    /// whether it was dirty. The caller writes it to the store next, and says so if
-    /// that fails ([`crate::frames::Held::set_dirty`]).
-    pub fn clean_page<S: Spaces + ?Sized>(&self, spaces: &S, object: ObjectId, index: u64) -> bool {
-        let (Page::Present(frame), _) = self.objects.lookup(&self.machine, object, index) else {
-            return false;
-        };
-        let (was_dirty, count) = {
+    /// Makes pages of an object in a row clean, the first of which is number `index`,
+    /// for everybody who maps them. They are these frames. The caller writes them to
+    /// the store next, and says so if that fails
+    /// ([`crate::frames::Held::set_dirty`]).
+    pub fn clean_pages<S: Spaces + ?Sized>(
+        &self,
+        spaces: &S,
+        (object, index): (ObjectId, u64),
+        frames: &[Frame],
+    ) {
+        {
             let mut held = self.frames.hold();
-            let was_dirty = held.is_dirty(frame);
-            held.set_dirty(frame, false);
-            (was_dirty, held.count(frame))
-        };
-        let wanted = Wanted::new(frame, Owner::Page { object, index }, count);
-        let written = EntryFlags::WRITABLE | EntryFlags::DIRTY;
-        let mut by_entry = false;
-        Search::new(self, spaces).for_each(&wanted, &mut |space, mapping| {
-            by_entry |= mapping.entry.has(EntryFlags::DIRTY);
-            if mapping.entry.flags().intersects(written) {
-                mapping.replace(&self.machine, space, mapping.entry.without(written));
+            frames.iter().for_each(|&frame| held.set_dirty(frame, false));
+        }
+        let place = (object, index);
+        let count = frames.len() as u64;
+        Search::new(self, spaces).for_each_of_run(place, count, &mut |_, edits, shown| {
+            let span = &shown.span;
+            for (slot, frame) in (span.first..span.end).zip(&frames[shown.place..]) {
+                let entry = edits.machine().read_entry(span.table, slot);
+                if entry.is_present()
+                    && entry.frame() == *frame
+                    && entry.flags().intersects(WRITTEN)
+                {
+                    let entry = entry.without(WRITTEN);
+                    edits.replace(span.table, slot, span.address_of(slot), entry);
+                }
             }
+            true
         });
-        was_dirty || by_entry
     }
 }

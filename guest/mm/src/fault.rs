@@ -168,7 +168,14 @@ impl AddressSpace {
             memory.objects.lookup_shared(&memory.machine, memory.frames, object, index);
         let (frame, kind) = match page {
             Page::Present(frame) => (frame, page_in(object_kind, fault.access.major)),
-            Page::PastEnd => return Err(FaultError::NoBacking),
+            Page::PastEnd => {
+                // As on Linux, which prepares for the copy first.
+                let copies = fault.access.write && fault.area.is_private();
+                if copies && fault.area.family == 0 {
+                    self.adopt_family(fault.place);
+                }
+                return Err(FaultError::NoBacking);
+            }
             Page::Missing if object_kind == ObjectKind::SharedMemory => {
                 if let Some(slot) = memory.objects.slot_at(&memory.machine, object, index) {
                     return self.swap_in_shared(fault, (object, index), slot);

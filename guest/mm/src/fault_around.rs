@@ -45,15 +45,15 @@ impl AddressSpace {
         flags.set(EntryFlags::COPY_ON_WRITE, area.is_private());
         let machine = &memory.machine;
         let mut mapped = 0;
-        memory.objects.for_each_page(machine, object, from..to, |index, frame| {
+        memory.objects.share_pages(machine, memory.frames, object, from..to, |index, frame| {
             let at = GuestVirt(start + ((index - from) << PAGE_SHIFT));
             let slot = Level::One.index(at);
-            if machine.read_entry(table, slot) == Entry::EMPTY {
-                memory.frames.share(frame);
+            let is_free = machine.read_entry(table, slot) == Entry::EMPTY;
+            if is_free {
                 live::fill(machine, (table, slot), Entry::for_frame(frame, flags));
                 mapped += 1;
             }
-            true
+            is_free
         });
         *self.resident_of(false, area.flags) += mapped;
     }

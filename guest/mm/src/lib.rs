@@ -12,9 +12,9 @@
 //! | what have mprotect, madvise and mlock in common? | `modify` |
 //! | how does the kernel reach a program's memory? | [`user`], [`mod@populate`] |
 //! | where do frames come from? | [`frames`] |
-//! | what is shared between address spaces? | [`object`] |
+//! | what is shared between address spaces? | [`object`], `object_runs` |
 //! | who maps a frame? | [`owner`], [`rmap`] |
-//! | what when memory runs short? | [`reclaim`], [`swap`], `swap_out` |
+//! | what when memory runs short? | [`reclaim`], `reclaim_runs`, [`swap`], `swap_out` |
 //! | which pages must be written to a file? | [`clean`], [`object`] |
 //! | what is an area, when are two of them one? | [`area`], [`areas`] |
 //! | who edits page tables and flushes? | `table`, `live`, nobody else |
@@ -109,7 +109,9 @@ mod modify;
 mod mprotect;
 mod munmap;
 mod object_index;
+mod object_runs;
 mod page_out;
+mod reclaim_runs;
 mod stack;
 mod swap_in;
 mod swap_out;
@@ -127,6 +129,7 @@ pub use mlock::LockAll;
 pub use mmap::{MapFlags, MapRequest, MapSource, Mapped};
 pub use mremap::{RemapFlags, RemapRequest, Remapped};
 pub use msync::SyncFlags;
+pub use munmap::Copies;
 pub use object::{ObjectId, ObjectKind, Page};
 pub use owner::Owner;
 pub use pagemap::ClearRefs;

@@ -48,6 +48,13 @@ impl<'a, M: Machine> Edits<'a, M> {
         self.count += 1;
     }
 
+    /// The same for one of so many that the whole space is flushed.
+    #[inline]
+    pub(crate) fn replace_among_many(&mut self, table: Frame, index: usize, new: Entry) {
+        self.machine.write_entry(table, index, new);
+        self.count = FLUSH_PAGES + 1;
+    }
+
     /// Clears the entry for a table that maps nothing any more.
     pub(crate) fn unlink_table(&mut self, parent: Frame, index: usize) {
         self.machine.write_entry(parent, index, Entry::EMPTY);

@@ -58,6 +58,21 @@ const TYPE_MASK: u32 = 0xf;
 /// is not one of.
 const VALIDATED: u32 = MapFlags::all().bits() & !MapFlags::FIXED_NO_REPLACE.bits();
 
+impl MapFlags {
+    /// What `MAP_SHARED_VALIDATE` asks for: that all flags are known.
+    ///
+    /// # Errors
+    ///
+    /// [`MmError::NotSupported`] if they are not.
+    pub fn validate(self) -> Result<(), MmError> {
+        let asks = self.bits() & TYPE_MASK == Self::SHARED_VALIDATE.bits();
+        if asks && self.bits() & !VALIDATED != 0 {
+            return Err(MmError::NotSupported);
+        }
+        Ok(())
+    }
+}
+
 /// What to map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapSource {
@@ -119,19 +134,7 @@ impl AddressSpace {
         memory: &Memory<M>,
         request: &MapRequest,
     ) -> Result<Mapped, MmError> {
-        if request.length == 0 {
-            return Err(MmError::Invalid);
-        }
-        let length = page_round_up(request.length).ok_or(MmError::NoSpace)?;
-        if let MapSource::Object { offset, .. } = request.source {
-            // The offset of the end must have a number too (Linux: EOVERFLOW,
-            // but no file is that long).
-            offset.checked_add(length >> PAGE_SHIFT).ok_or(MmError::NoSpace)?;
-        }
-        if self.areas.len() > MAX_AREAS {
-            return Err(MmError::TooManyAreas);
-        }
-        let start = self.place(request, length)?;
+        let (start, length) = self.place(request)?;
         let flags = self.area_flags(memory, request)?;
         self.check_lock_limit(flags, length)?;
         let end = GuestVirt(start.0 + length);
@@ -151,8 +154,29 @@ impl AddressSpace {
         Ok(Mapped { start, length, populate: lock || populate })
     }
 
-    /// Where a mapping goes.
-    fn place(&self, request: &MapRequest, length: u64) -> Result<GuestVirt, MmError> {
+    /// Where a mapping would go, and its length in whole pages. What is wrong with
+    /// these is said before what is wrong with the flags or the file.
+    ///
+    /// # Errors
+    ///
+    /// As of [`mmap`](Self::mmap).
+    pub fn place(&self, request: &MapRequest) -> Result<(GuestVirt, u64), MmError> {
+        if request.length == 0 {
+            return Err(MmError::Invalid);
+        }
+        let length = page_round_up(request.length).ok_or(MmError::NoSpace)?;
+        if let MapSource::Object { offset, .. } = request.source {
+            // The offset of the end must have a number too (Linux: EOVERFLOW,
+            // but no file is that long).
+            offset.checked_add(length >> PAGE_SHIFT).ok_or(MmError::NoSpace)?;
+        }
+        if self.areas.len() > MAX_AREAS {
+            return Err(MmError::TooManyAreas);
+        }
+        Ok((self.place_of_length(request, length)?, length))
+    }
+
+    fn place_of_length(&self, request: &MapRequest, length: u64) -> Result<GuestVirt, MmError> {
         let flags = request.flags;
         if length > USER_END.0 {
             return Err(MmError::NoSpace);
@@ -224,9 +248,7 @@ impl AddressSpace {
             MapFlags::PRIVATE => false,
             MapFlags::SHARED => true,
             MapFlags::SHARED_VALIDATE if request.source != MapSource::Anonymous => {
-                if flags.bits() & !VALIDATED != 0 {
-                    return Err(MmError::NotSupported);
-                }
+                flags.validate()?;
                 true
             }
             _ => return Err(MmError::Invalid),

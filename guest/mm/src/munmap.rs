@@ -1,6 +1,6 @@
 //! munmap: taking areas, their pages and their page tables out.
 
-use pagelab_abi::addr::GuestVirt;
+use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
 
 use crate::area::{Area, AreaFlags};
 use crate::areas::MAX_AREAS;
@@ -12,6 +12,15 @@ use crate::memory::Memory;
 use crate::space::{AddressSpace, user_range};
 use crate::table;
 use pagelab_paging::{Entry, EntryFlags};
+
+/// What becomes of private copies when pages are taken out of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// They go as well: the object ends before them now.
+    Go,
+    /// They stay: the object has a hole there.
+    Stay,
+}
 
 impl AddressSpace {
     /// Unmaps whole pages. Not an error where nothing is mapped.
@@ -136,13 +145,13 @@ impl AddressSpace {
     }
 
     /// Unmaps the pages `from..end` of an object wherever this address space
-    /// maps them, for truncation. Private copies go as well, as on Linux.
+    /// maps them, with or without what private mappings have copied of them.
     pub fn unmap_object<M: Machine>(
         &mut self,
         memory: &Memory<M>,
         object: crate::object::ObjectId,
-        from: u64,
-        end: u64,
+        (from, end): (u64, u64),
+        copies: Copies,
     ) {
         self.note_peak();
         let mut at = GuestVirt(0);
@@ -160,7 +169,20 @@ impl AddressSpace {
                 GuestVirt(area.start.0 + ((index - area.offset) << pagelab_abi::addr::PAGE_SHIFT))
             };
             let mut edits = Edits::new(&memory.machine, self.root);
-            self.unmap_pages(memory, &mut edits, &area, address_of(first), address_of(last));
+            if copies == Copies::Go || !area.is_private() {
+                self.unmap_pages(memory, &mut edits, &area, address_of(first), address_of(last));
+                continue;
+            }
+            for at in (first..last).map(address_of) {
+                let entry = table::entry_at(&memory.machine, self.root, at);
+                let is_own = entry.is_present()
+                    && !entry.has(EntryFlags::SPECIAL)
+                    && memory.frames.hold().use_of(entry.frame()) != Use::Anonymous;
+                if is_own {
+                    let next = GuestVirt(at.0 + PAGE_SIZE);
+                    self.unmap_pages(memory, &mut edits, &area, at, next);
+                }
+            }
         }
     }
 }

@@ -112,11 +112,11 @@ pub(crate) struct Object {
     pub(crate) kind: ObjectKind,
     references: u32,
     /// How many pages it has, present or not.
-    pages: u64,
+    pub(crate) pages: u64,
     /// How many pages were promised for it.
     promised: u64,
     /// What its clean pages hold can be read again from a store.
-    stored: bool,
+    pub(crate) stored: bool,
     pub(crate) index: Index,
 }
 
@@ -313,7 +313,7 @@ impl Objects {
         if index >= object.pages {
             return Err(InsertError::PastEnd);
         }
-        let owner = object.owner_of(id, index);
+        let owner = owner_of(object.kind, id, index);
         object.index.insert(machine, frames, index, (frame, owner))?;
         if object.kind == ObjectKind::Swap {
             frames.hold().set_slot(frame, index);
@@ -446,21 +446,20 @@ impl Slots {
 }
 
 impl Object {
-    /// The word for a frame of the object, see [`crate::owner`]; `None` leaves it
-    /// as it is. A program's frames are never taken, and those of swap are
-    /// anonymous ones.
-    fn owner_of(&self, id: ObjectId, index: u64) -> Option<u64> {
-        match self.kind {
-            ObjectKind::SharedMemory | ObjectKind::File => Some(owner::of_page(id, index)),
-            ObjectKind::Program | ObjectKind::Swap => None,
-        }
-    }
-
     #[inline]
     fn page(&self, machine: &impl Machine, index: u64) -> Page {
         if index >= self.pages {
             return Page::PastEnd;
         }
         self.index.get(machine, index).map_or(Page::Missing, Page::Present)
+    }
+}
+
+/// The word for a frame of an object, see [`crate::owner`]; `None` leaves it as it
+/// is. A program's frames are never taken, and those of swap are anonymous ones.
+pub(crate) fn owner_of(kind: ObjectKind, id: ObjectId, index: u64) -> Option<u64> {
+    match kind {
+        ObjectKind::SharedMemory | ObjectKind::File => Some(owner::of_page(id, index)),
+        ObjectKind::Program | ObjectKind::Swap => None,
     }
 }

@@ -13,7 +13,7 @@ use pagelab_paging::entry::ENTRIES;
 use pagelab_paging::{Entry, EntryFlags};
 
 use crate::error::OutOfMemory;
-use crate::frames::{Frames, Held, Use};
+use crate::frames::{FrameRun, Frames, Held, Use};
 use crate::machine::Machine;
 use crate::object::InsertError;
 
@@ -175,6 +175,95 @@ impl Index {
         Ok(())
     }
 
+    /// Puts frames where there are none, as far as one table goes; returns how many
+    /// were put, at least one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Index::insert`], for the first of them.
+    pub(crate) fn insert_run(
+        &mut self,
+        machine: &impl Machine,
+        frames: &Frames,
+        index: u64,
+        (run, owner_of): (&[Frame], impl Fn(u64) -> Option<u64>),
+    ) -> Result<usize, InsertError> {
+        let Some((&first, rest)) = run.split_first() else { return Ok(0) };
+        self.insert(machine, frames, index, (first, owner_of(index)))?;
+        let Some(leaf) = self.leaf(machine, index) else { return Ok(1) };
+        let mut held = frames.hold();
+        let mut done = 0;
+        for (place, &frame) in (slot(index, 0) + 1..ENTRIES).zip(rest) {
+            if machine.read_entry(leaf, place) != Entry::EMPTY {
+                break;
+            }
+            machine.write_entry(leaf, place, entry(frame));
+            done += 1;
+            if let Some(owner) = owner_of(index + done) {
+                held.set_owner(frame, owner);
+            }
+        }
+        held.set_owner(leaf, held.owner(leaf) + done);
+        self.resident += done;
+        Ok(1 + usize::try_from(done).unwrap_or(0))
+    }
+
+    /// Takes the frames of a run out that `bits` names, the first of it from page
+    /// `index`, and frees them, where they are there, clean, and only have these
+    /// `owners`, of which the index is one; the others lose the owners besides the
+    /// index. All these pages are in one table. Returns how many were freed.
+    pub(crate) fn free_run(
+        &mut self,
+        machine: &impl Machine,
+        held: &mut Held<'_>,
+        index: u64,
+        (run, bits, owners): (&FrameRun, u64, u32),
+    ) -> u64 {
+        let leaf = self.leaf(machine, index);
+        let start = slot(index, 0);
+        let freed = held.free_run(machine, run, (bits, owners), |place, frame| {
+            let Some(leaf) = leaf else { return false };
+            let is_there = machine.read_entry(leaf, start + place) == entry(frame);
+            if is_there {
+                machine.write_entry(leaf, start + place, Entry::EMPTY);
+            }
+            is_there
+        });
+        if let Some(leaf) = leaf {
+            self.resident -= freed;
+            held.set_owner(leaf, held.owner(leaf) - freed);
+            if held.owner(leaf) == 0 {
+                self.give_back_tables(machine, held, index);
+            }
+        }
+        freed
+    }
+
+    /// Gives back the table that held the entry of a page, and those above it, as
+    /// far as they are empty now.
+    fn give_back_tables(&mut self, machine: &impl Machine, held: &mut Held<'_>, index: u64) {
+        let Some(root) = self.root else { return };
+        let mut path = [root; MAX_HEIGHT as usize + 1];
+        for level in (1..self.height).rev() {
+            let next = present(machine.read_entry(path[level as usize + 1], slot(index, level)));
+            let Some(next) = next else { return };
+            path[level as usize] = next;
+        }
+        for level in 1..=self.height {
+            held.release_zeroed(machine, path[level as usize]);
+            if level == self.height {
+                self.root = None;
+                self.height = 0;
+                return;
+            }
+            let above = path[level as usize + 1];
+            machine.write_entry(above, slot(index, level), Entry::EMPTY);
+            if held.uncount_entry(above) > 0 {
+                return;
+            }
+        }
+    }
+
     fn insert_below(
         &mut self,
         machine: &impl Machine,
@@ -239,16 +328,14 @@ impl Index {
             return false;
         }
         self.resident -= 1;
-        for level in 0..self.height {
-            let table = path[level as usize + 1];
-            machine.write_entry(table, slot(index, level), Entry::EMPTY);
-            if held.uncount_entry(table) > 0 {
-                return true;
-            }
-            held.release_zeroed(machine, table);
+        if self.height == 0 {
+            self.root = None;
+            return true;
         }
-        self.root = None;
-        self.height = 0;
+        machine.write_entry(path[1], slot(index, 0), Entry::EMPTY);
+        if held.uncount_entry(path[1]) == 0 {
+            self.give_back_tables(machine, held, index);
+        }
         true
     }
 
@@ -341,14 +428,20 @@ fn walk(
     let shift = LEVEL_BITS * (height - 1);
     let first = range.start.saturating_sub(base) >> shift;
     let last = range.end.saturating_sub(base + 1) >> shift;
-    (first..=last.min(ENTRIES as u64 - 1)).all(|index| {
-        let Some(next) = present(machine.read_entry(node, slot(index, 0))) else { return true };
-        let at = base + (index << shift);
-        if height == 1 {
-            visit(at, next)
-        } else {
-            walk(machine, next, height - 1, at, range, visit)
+    let last = last.min(ENTRIES as u64 - 1);
+    if height == 1 {
+        // By far the most of it.
+        for index in first..=last {
+            let entry = machine.read_entry(node, slot(index, 0));
+            if entry.is_present() && !visit(base + index, entry.frame()) {
+                return false;
+            }
         }
+        return true;
+    }
+    (first..=last).all(|index| match present(machine.read_entry(node, slot(index, 0))) {
+        Some(next) => walk(machine, next, height - 1, base + (index << shift), range, visit),
+        None => true,
     })
 }
 

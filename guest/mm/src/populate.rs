@@ -114,7 +114,13 @@ impl AddressSpace {
         enough.set(EntryFlags::WRITABLE, write);
         let mut at = start;
         while at < end {
-            if !table::entry_at(&memory.machine, self.root, at).has(enough) {
+            let entry = table::entry_at(&memory.machine, self.root, at);
+            if entry.has(enough) {
+                if write && !entry.has(EntryFlags::DIRTY) {
+                    // As if written: it is not to be thrown away (MADV_FREE).
+                    memory.frames.hold().set_dirty(entry.frame(), true);
+                }
+            } else {
                 let execute = !write && area.protection == Protection::EXECUTE;
                 let access = Access { write, execute, major: major && at == start };
                 let resolved =

@@ -11,6 +11,9 @@
 //! * other anonymous memory, and shared memory, goes to swap, if there is any
 //!   (`swap_out`, `swap_shared`).
 //!
+//! Pages of files are dealt with a run at a time where they lie in a row
+//! (`reclaim_runs`).
+//!
 //! Left alone: pages of areas that are locked, pages of objects without a store,
 //! and frames with an owner that is not found, such as the kernel itself. Who
 //! holds a frame across something that may need memory takes a share of it.
@@ -30,13 +33,13 @@ use crate::rmap::{Mapping, Search, Spaces, Wanted};
 use crate::space::AddressSpace;
 use crate::swap_out::Outgoing;
 
-/// How many frames are taken at a time, unless more are needed.
+/// How many frames are worth taking at a time, at least.
 pub const BATCH: u64 = 32;
 
 /// What reclaim needs of the kernel.
 pub trait Pager: Spaces {
     /// Writes a page of an object to its store and, as far as that is good, its
-    /// dirty neighbours: with [`Memory::clean_page`] before. Returns whether the
+    /// dirty neighbours: with [`Memory::clean_pages`] before. Returns whether the
     /// page was written.
     fn write_back(&self, object: ObjectId, index: u64) -> bool;
 
@@ -138,13 +141,19 @@ impl<'a, M: Machine, P: Pager + ?Sized> Sweep<'a, M, P> {
         while self.done.freed() + self.outgoing.count() < wanted && left > 0 {
             let hand = clock_hand.load(Ordering::Relaxed);
             let candidate = self.memory.frames.hold().next_candidate(hand, end, uses);
-            let next = candidate.map_or(end, |candidate| candidate.frame.index() + 1);
+            let mut next = end;
+            if let Some(candidate) = candidate {
+                let more = wanted - self.done.freed() - self.outgoing.count();
+                let mut looked_at = self.take_run(&candidate, more);
+                if looked_at == 0 {
+                    self.consider(&candidate);
+                    looked_at = 1;
+                }
+                self.done.scanned += looked_at as u64;
+                next = candidate.frame.index() + looked_at;
+            }
             left = left.saturating_sub(next - hand);
             clock_hand.store(if next == end { 0 } else { next }, Ordering::Relaxed);
-            if let Some(candidate) = candidate {
-                self.done.scanned += 1;
-                self.consider(&candidate);
-            }
         }
         if left == 0 && looks_at_all && self.done.given_up == 0 {
             self.memory.given_up.store(false, Ordering::Relaxed);

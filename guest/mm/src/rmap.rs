@@ -19,13 +19,13 @@ use pagelab_abi::addr::{Frame, GuestVirt, PAGE_SHIFT};
 use pagelab_paging::{Entry, Level};
 
 use crate::area::{Area, AreaFlags, Backing};
-use crate::live;
+use crate::live::{self, Edits};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::object::ObjectId;
 use crate::owner::Owner;
 use crate::space::AddressSpace;
-use crate::table;
+use crate::table::{self, Span};
 
 /// All address spaces, each once. None may be locked by the caller.
 pub trait Spaces {
@@ -223,6 +223,62 @@ impl<'a, M: Machine, S: Spaces + ?Sized> Search<'a, M, S> {
             }
         }
         found
+    }
+}
+
+/// Entries that show pages of an object in a row.
+pub(crate) struct Shown {
+    /// Where they are.
+    pub(crate) span: Span,
+    /// Which page the first of them shows, counted from the first that is searched.
+    pub(crate) place: usize,
+    /// Flags of the area.
+    pub(crate) flags: AreaFlags,
+}
+
+impl<M: Machine, S: Spaces + ?Sized> Search<'_, M, S> {
+    /// Calls `visit` with all entries that may show one of `count` pages of an
+    /// object from number `index` on, until it returns `false`. It may change the
+    /// entries through the [`Edits`].
+    pub(crate) fn for_each_of_run(
+        &self,
+        (object, index): (ObjectId, u64),
+        count: u64,
+        visit: &mut dyn FnMut(&mut AddressSpace, &mut Edits<'_, M>, &Shown) -> bool,
+    ) {
+        let (machine, spaces) = (&self.memory.machine, self.spaces);
+        let mut goes_on = true;
+        for number in 0..spaces.count() {
+            spaces.with(number, &mut |space| {
+                let mut next = space.areas.first();
+                while let Some(place) = next.filter(|_| goes_on) {
+                    let area = *space.areas.get(place);
+                    next = space.areas.next(place);
+                    if area.backing != Backing::Object(object) {
+                        continue;
+                    }
+                    let from = index.max(area.offset);
+                    let to = (index + count).min(area.offset + area.pages());
+                    if from >= to {
+                        continue;
+                    }
+                    let page = |index: u64| {
+                        GuestVirt(area.start.0 + ((index - area.offset) << PAGE_SHIFT))
+                    };
+                    let (start, end, flags) = (page(from), page(to), area.flags);
+                    let mut edits = Edits::new(machine, space.root);
+                    table::for_each(machine, space.root, start, end, |span| {
+                        let before = (span.start.0 - start.0) >> PAGE_SHIFT;
+                        let place = usize::try_from(from - index + before).unwrap_or(usize::MAX);
+                        goes_on = visit(space, &mut edits, &Shown { span, place, flags });
+                        goes_on
+                    });
+                }
+            });
+            if !goes_on {
+                return;
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 /*
- * difftest: random programs of memory system calls, with a transcript.
+ * difftest: random programs of memory system calls, with a transcript. If a
+ * folder is given, they work on files as well, and map them.
  *
  * A program is a sequence of operations, each made from the program's seed and
  * the operation's index alone. The transcript holds everything that a program
@@ -7,8 +8,9 @@
  * run on two kernels that agree, it is the same byte for byte.
  *
  *   main.c      options, batches, one process per program
- *   generate.c  operations from seed and index, and how they are printed
- *   execute.c   what each operation does
+ *   generate.c  operations from seed and index; generate_files.c those on files
+ *   print.c     how operations are printed
+ *   execute.c   what each operation does; execute_files.c those on files
  *   observe.c   maps, smaps, pagemap and mincore in the transcript
  *   harness.c   the transcript, the windows of addresses, signals, faults
  *   start.S     entry point and accesses that may fault
@@ -44,17 +46,26 @@ enum window_id { WINDOW_A, WINDOW_B, WINDOW_C, WINDOWS };
 struct window {
     char name;
     uint64_t start; /* WINDOW_PAGES pages from here */
-    /* Pages of shared mappings, past or present: how many page faults an
-     * access to them takes is not exact on Linux, which maps neighbours of a
-     * page, too, when it is read ("fault-around"). */
-    bool inexact[WINDOW_PAGES];
+    uint8_t marks[WINDOW_PAGES];
+};
+
+/* Marks of pages, past or present. */
+enum {
+    /* Of a shared mapping or a file: how many page faults an access takes is not
+     * exact on Linux, which maps neighbours of a page, too, when it is read
+     * ("fault-around"). */
+    MARK_INEXACT = 1,
+    /* Of a file: which pages are in memory is up to readahead. */
+    MARK_FILE = 2,
 };
 
 extern struct window windows[WINDOWS];
 
 void set_up_windows(void);
-/* Notes whether accesses to [start, start+length) have exact fault counts. */
-void mark_inexact(uint64_t start, uint64_t length, bool inexact);
+/* Sets the marks of the pages of [start, start+length). */
+void mark(uint64_t start, uint64_t length, uint8_t marks);
+/* All marks of these pages together. */
+uint8_t marks_of(uint64_t start, uint64_t length);
 bool is_inexact(uint64_t start, uint64_t length);
 /* Prints an address by its window; outside of all windows, by number. */
 void print_address(uint64_t address);
@@ -69,6 +80,13 @@ void start_transcript(void);
 uint64_t finish_transcript(void);
 void count_operation(void);
 uint64_t operations_counted(void);
+/* What all processes of a program have to know once it has happened. */
+enum fact {
+    FACT_SPACE_SET_ASIDE = 1, /* in a file, without being written */
+    FACT_FILE_WITH_TWO_NAMES = 2,
+};
+void note(enum fact fact);
+bool was_noted(enum fact fact);
 
 void print(const char *text);
 void print_char(char c);
@@ -135,8 +153,44 @@ enum kind {
     OP_MAPS,
     OP_SMAPS,
     OP_PAGEMAP,
+    OP_OPEN,
+    FIRST_OF_FILES = OP_OPEN,
+    OP_CLOSE,
+    OP_FILE_READ,
+    OP_FILE_WRITE,
+    OP_PREAD,
+    OP_PWRITE,
+    OP_PREAD_INTO,
+    OP_PWRITE_FROM,
+    OP_FTRUNCATE,
+    OP_FALLOCATE,
+    OP_LSEEK,
+    OP_FSYNC,
+    OP_SENDFILE,
+    OP_COPY_RANGE,
+    OP_FADVISE,
+    OP_FSTAT,
+    OP_RESIDENT,
+    OP_MKDIR,
+    OP_RMDIR,
+    OP_UNLINK,
+    OP_RENAME,
+    OP_SYMLINK,
+    OP_READLINK,
+    OP_TRUNCATE,
+    OP_LINK,
+    OP_STAT,
+    OP_LIST,
     KINDS
 };
+
+/* A length that rounding up to pages makes larger than all memory: whatever
+ * is called with it must refuse. */
+#define EXCESSIVE_LENGTH 0xfffffffffffff000UL
+
+/* Open files are named by a slot each. */
+#define SLOTS 4
+#define NO_FILE (-1)
 
 /* One operation; which members count depends on the kind. */
 struct operation {
@@ -149,16 +203,45 @@ struct operation {
     int flags;            /* mmap, mremap, msync; madvise: the advice */
     int byte;             /* what is written */
     unsigned block;       /* fork: how many operations belong to it */
+
+    int file, other_file; /* slots of open files */
+    unsigned name, other_name;
+    uint64_t offset, other_offset; /* in files */
+    uint64_t count;                /* bytes of a file */
+    int mode;                      /* open: flags; fallocate: mode; lseek: whence; ... */
 };
 
 /* Limits what is generated: `names` is a list of kinds with commas. */
 bool select_kinds(const char *names, bool keep);
+/* Whether programs work on files; false if no kinds remain. */
+bool allow_files(bool allowed);
+const char *name_of_kind(enum kind kind);
 void generate(struct operation *operation, uint64_t seed, unsigned index);
 void print_operation(const struct operation *operation);
 
 /* Runs the operations [first, end) of a program, leaving out those whose
  * entry in `dropped` is set. */
 void run_operations(uint64_t seed, unsigned first, unsigned end, const bool *dropped);
+
+/* ---------------------------------------------------------------- files -- */
+
+struct random;
+
+/* Makes a mapping one of a file, or leaves it alone. */
+void choose_file_to_map(struct random *random, struct operation *operation);
+/* The arguments of an operation on files. */
+void generate_on_files(struct random *random, struct operation *operation);
+void print_operation_on_files(const struct operation *operation);
+
+/* Makes the files of a program, in a folder of its own. */
+void set_up_files(const char *folder, uint64_t seed);
+/* The open file in a slot, as the kernel knows it. */
+int descriptor_of(int slot);
+void run_on_files(const struct operation *operation);
+/* Prints what is left of the files. */
+void print_files(void);
+const char *file_name(unsigned index);
+unsigned count_file_names(void);
 
 /* -------------------------------------------------------- observations -- */
 

@@ -22,17 +22,20 @@ static bool is_error(long result)
 
 static void run_mmap(const struct operation *operation)
 {
-    bool shared = (operation->flags & MAP_TYPE) != MAP_PRIVATE;
+    bool of_file = !(operation->flags & MAP_ANONYMOUS);
+    bool inexact = of_file || (operation->flags & MAP_TYPE) != MAP_PRIVATE;
     long result = sys6(__NR_mmap, operation->address, operation->length, operation->protection,
-                       operation->flags, -1, 0);
+                       operation->flags, of_file ? descriptor_of(operation->file) : -1,
+                       operation->offset);
 
     if (is_error(result)) {
         print_status(result);
     } else {
         print_address(result);
-        mark_inexact(result, operation->length, shared);
+        mark(result, operation->length,
+             (inexact ? MARK_INEXACT : 0) | (of_file ? MARK_FILE : 0));
     }
-    print_faults(is_error(result) || !shared);
+    print_faults(is_error(result) || !inexact);
 }
 
 static void run_munmap(const struct operation *operation)
@@ -42,29 +45,31 @@ static void run_munmap(const struct operation *operation)
     print_status(result);
     print_faults(true);
     if (result == 0)
-        mark_inexact(operation->address, operation->length, false);
+        mark(operation->address, operation->length, 0);
 }
 
 static void run_mremap(const struct operation *operation)
 {
     uint64_t source = operation->address;
     /* With a length of 0 it is the page that counts. */
-    bool inexact = is_inexact(source, operation->length ? operation->length : PAGE);
+    uint8_t marks = marks_of(source, operation->length ? operation->length : PAGE);
     /* Where a range with holes moves to, what was there stays behind the holes. */
-    bool target_inexact = inexact || ((operation->flags & MREMAP_FIXED) &&
-                                      is_inexact(operation->new_address, operation->new_length));
-    long result = sys6(__NR_mremap, source, operation->length, operation->new_length,
-                       operation->flags, operation->new_address, 0);
+    uint8_t target_marks = marks;
+    long result;
 
+    if (operation->flags & MREMAP_FIXED)
+        target_marks |= marks_of(operation->new_address, operation->new_length);
+    result = sys6(__NR_mremap, source, operation->length, operation->new_length,
+                  operation->flags, operation->new_address, 0);
     if (is_error(result)) {
         print_status(result);
     } else {
         print_address(result);
         if ((uint64_t)result != source && !(operation->flags & MREMAP_DONTUNMAP))
-            mark_inexact(source, operation->length, false);
-        mark_inexact(result, operation->new_length, target_inexact);
+            mark(source, operation->length, 0);
+        mark(result, operation->new_length, target_marks);
     }
-    print_faults(!inexact);
+    print_faults(!(marks & MARK_INEXACT));
 }
 
 static void run_brk(const struct operation *operation)
@@ -365,7 +370,10 @@ static void run_simple(const struct operation *operation)
         observe_pagemap();
         return;
     default:
-        run_range_call(operation);
+        if (operation->kind >= FIRST_OF_FILES)
+            run_on_files(operation);
+        else
+            run_range_call(operation);
     }
     print("\n");
 }

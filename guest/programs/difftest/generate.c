@@ -1,5 +1,5 @@
 /*
- * Operations from a seed and an index, and their printed form.
+ * Operations from a seed and an index.
  *
  * An operation depends on nothing else, so that leaving out some operations of
  * a program leaves the others as they were.
@@ -8,6 +8,7 @@
 #include <linux/mman.h>
 
 #include "difftest.h"
+#include "random.h"
 
 /* Each kind's name and how often it comes. */
 static struct {
@@ -40,7 +41,43 @@ static struct {
     [OP_MAPS] = {"maps", 3},
     [OP_SMAPS] = {"smaps", 1},
     [OP_PAGEMAP] = {"pagemap", 2},
+    /* Of programs with files only: */
+    [OP_OPEN] = {"open", 14},
+    [OP_CLOSE] = {"close", 2},
+    [OP_FILE_READ] = {"file_read", 3},
+    [OP_FILE_WRITE] = {"file_write", 5},
+    [OP_PREAD] = {"pread", 7},
+    [OP_PWRITE] = {"pwrite", 10},
+    [OP_PREAD_INTO] = {"pread_into", 3},
+    [OP_PWRITE_FROM] = {"pwrite_from", 3},
+    [OP_FTRUNCATE] = {"ftruncate", 6},
+    [OP_FALLOCATE] = {"fallocate", 5},
+    [OP_LSEEK] = {"lseek", 5},
+    [OP_FSYNC] = {"fsync", 2},
+    [OP_SENDFILE] = {"sendfile", 2},
+    [OP_COPY_RANGE] = {"copy_range", 2},
+    [OP_FADVISE] = {"fadvise", 2},
+    [OP_FSTAT] = {"fstat", 3},
+    [OP_RESIDENT] = {"resident", 2},
+    [OP_MKDIR] = {"mkdir", 1},
+    [OP_RMDIR] = {"rmdir", 1},
+    [OP_UNLINK] = {"unlink", 3},
+    [OP_RENAME] = {"rename", 3},
+    [OP_SYMLINK] = {"symlink", 1},
+    [OP_READLINK] = {"readlink", 1},
+    [OP_TRUNCATE] = {"truncate", 2},
+    [OP_LINK] = {"link", 2},
+    [OP_STAT] = {"stat", 2},
+    [OP_LIST] = {"list", 2},
 };
+
+/* Whether there are files to work on. */
+static bool with_files;
+
+const char *name_of_kind(enum kind kind)
+{
+    return kinds[kind].name;
+}
 
 /* ------------------------------------------------------ which kinds -- */
 
@@ -73,44 +110,20 @@ bool select_kinds(const char *names, bool keep)
     return sum > 0;
 }
 
-/* --------------------------------------------------- random numbers -- */
-
-struct random {
-    uint64_t state;
-};
-
-static uint64_t next_random(struct random *random)
+bool allow_files(bool allowed)
 {
-    uint64_t z = random->state += 0x9e3779b97f4a7c15;
+    unsigned sum = 0;
 
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
+    with_files = allowed;
+    for (size_t i = 0; i < KINDS; i++) {
+        if (i >= FIRST_OF_FILES && !allowed)
+            kinds[i].weight = 0;
+        sum += kinds[i].weight;
+    }
+    return sum > 0;
 }
-
-/* A number below `limit`. */
-static unsigned below(struct random *random, unsigned limit)
-{
-    return (next_random(random) >> 32) * limit >> 32;
-}
-
-static bool percent(struct random *random, unsigned chance)
-{
-    return below(random, 100) < chance;
-}
-
-static int one_of(struct random *random, const int *choices, unsigned count)
-{
-    return choices[below(random, count)];
-}
-
-#define ONE_OF(random, choices) one_of(random, choices, LENGTH(choices))
 
 /* --------------------------------------------------------- arguments -- */
-
-/* A length that rounding up to pages makes larger than all memory: whatever
- * is called with it must refuse. */
-#define EXCESSIVE_LENGTH 0xfffffffffffff000UL
 
 /* Some pages, as a length in bytes. Most operations are small and many near
  * one another, for that is where mappings meet. */
@@ -269,7 +282,7 @@ void generate(struct operation *operation, uint64_t seed, unsigned index)
     struct random random = {(seed * 0x100000001b3 + index) * 0xd1342543de82ef95};
 
     next_random(&random);
-    *operation = (struct operation){.kind = random_kind(&random)};
+    *operation = (struct operation){.kind = random_kind(&random), .file = NO_FILE};
     random_range(&random, &operation->address, &operation->length);
     operation->protection = random_protection(&random);
     if (index < OPENING && kinds[opening[index]].weight > 0)
@@ -283,6 +296,8 @@ void generate(struct operation *operation, uint64_t seed, unsigned index)
     case OP_MMAP_HINT:
     case OP_MMAP_ANYWHERE:
         operation->flags = random_map_flags(&random);
+        if (with_files)
+            choose_file_to_map(&random, operation);
         if (operation->kind == OP_MMAP_FIXED)
             operation->flags |= MAP_FIXED;
         if (operation->kind == OP_MMAP_NOREPLACE)
@@ -326,175 +341,8 @@ void generate(struct operation *operation, uint64_t seed, unsigned index)
             operation->length = PAGE;
         break;
     default:
-        break;
-    }
-}
-
-/* ----------------------------------------------------------- printing -- */
-
-struct flag_name {
-    int flag;
-    const char *name;
-};
-
-static void print_flags(const struct flag_name *names, size_t count, int flags)
-{
-    const char *separator = "";
-
-    for (size_t i = 0; i < count; i++)
-        if ((flags & names[i].flag) == names[i].flag) {
-            print(separator);
-            print(names[i].name);
-            separator = "|";
-            flags &= ~names[i].flag;
-        }
-    if (flags != 0 || *separator == '\0') {
-        print(separator);
-        print_hex(flags);
-    }
-}
-
-static void print_map_flags(int flags)
-{
-    static const struct flag_name names[] = {
-        {MAP_SHARED_VALIDATE, "SHARED_VALIDATE"},
-        {MAP_PRIVATE, "PRIVATE"},
-        {MAP_SHARED, "SHARED"},
-        {MAP_FIXED, "FIXED"},
-        {MAP_FIXED_NOREPLACE, "FIXED_NOREPLACE"},
-        {MAP_NORESERVE, "NORESERVE"},
-        {MAP_POPULATE, "POPULATE"},
-        {MAP_STACK, "STACK"},
-        {MAP_LOCKED, "LOCKED"},
-        {MAP_GROWSDOWN, "GROWSDOWN"},
-    };
-
-    print_flags(names, LENGTH(names), flags & ~MAP_ANONYMOUS);
-}
-
-static void print_protection(int protection)
-{
-    print_char(protection & PROT_READ ? 'r' : '-');
-    print_char(protection & PROT_WRITE ? 'w' : '-');
-    print_char(protection & PROT_EXEC ? 'x' : '-');
-    if (protection & PROT_GROWSDOWN)
-        print("|GROWSDOWN");
-}
-
-static void print_advice(int advice)
-{
-    static const char *const names[] = {
-        [MADV_NORMAL] = "NORMAL",
-        [MADV_RANDOM] = "RANDOM",
-        [MADV_SEQUENTIAL] = "SEQUENTIAL",
-        [MADV_WILLNEED] = "WILLNEED",
-        [MADV_DONTNEED] = "DONTNEED",
-        [MADV_FREE] = "FREE",
-        [MADV_REMOVE] = "REMOVE",
-        [MADV_DONTFORK] = "DONTFORK",
-        [MADV_DOFORK] = "DOFORK",
-        [MADV_DONTDUMP] = "DONTDUMP",
-        [MADV_DODUMP] = "DODUMP",
-        [MADV_WIPEONFORK] = "WIPEONFORK",
-        [MADV_KEEPONFORK] = "KEEPONFORK",
-        [MADV_COLD] = "COLD",
-        [MADV_POPULATE_READ] = "POPULATE_READ",
-        [MADV_POPULATE_WRITE] = "POPULATE_WRITE",
-    };
-
-    if ((size_t)advice < LENGTH(names) && names[advice] != NULL)
-        print(names[advice]);
-    else
-        print_decimal(advice);
-}
-
-/* Lengths are whole pages in most cases. */
-static void print_length(uint64_t length)
-{
-    print_char(' ');
-    if (length == EXCESSIVE_LENGTH || length % PAGE != 0) {
-        print_hex(length);
-    } else {
-        print_decimal(length / PAGE);
-        print("p");
-    }
-}
-
-static void print_mremap(const struct operation *operation)
-{
-    static const struct flag_name names[] = {
-        {MREMAP_MAYMOVE, "MAYMOVE"},
-        {MREMAP_FIXED, "FIXED"},
-        {MREMAP_DONTUNMAP, "DONTUNMAP"},
-    };
-
-    print_length(operation->length);
-    print(" to");
-    print_length(operation->new_length);
-    print_char(' ');
-    print_flags(names, LENGTH(names), operation->flags);
-    if (operation->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) {
-        print_char(' ');
-        print_address(operation->new_address);
-    }
-}
-
-void print_operation(const struct operation *operation)
-{
-    print(kinds[operation->kind].name);
-    switch (operation->kind) {
-    case OP_FORK:
-    case OP_FORK_HELD:
-        print_char(' ');
-        print_decimal(operation->block);
-        return;
-    case OP_MAPS:
-    case OP_SMAPS:
-    case OP_PAGEMAP:
-        return;
-    default:
-        break;
-    }
-    print_char(' ');
-    print_address(operation->address);
-    switch (operation->kind) {
-    case OP_BRK:
-    case OP_READ:
-    case OP_EXEC:
-        break;
-    case OP_WRITE:
-        print_char(' ');
-        print_hex(operation->byte);
-        break;
-    case OP_MREMAP:
-        print_mremap(operation);
-        break;
-    default:
-        print_length(operation->length);
-    }
-    switch (operation->kind) {
-    case OP_MMAP_FIXED:
-    case OP_MMAP_NOREPLACE:
-    case OP_MMAP_HINT:
-    case OP_MMAP_ANYWHERE:
-        print_char(' ');
-        print_protection(operation->protection);
-        print_char(' ');
-        print_map_flags(operation->flags);
-        break;
-    case OP_MPROTECT:
-        print_char(' ');
-        print_protection(operation->protection);
-        break;
-    case OP_MADVISE:
-        print_char(' ');
-        print_advice(operation->flags);
-        break;
-    case OP_MSYNC:
-        print_char(' ');
-        print_hex(operation->flags);
-        break;
-    default:
+        if (operation->kind >= FIRST_OF_FILES)
+            generate_on_files(&random, operation);
         break;
     }
 }

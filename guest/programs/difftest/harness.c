@@ -23,6 +23,7 @@
 static struct transcript {
     uint64_t hash;
     uint64_t operations;
+    unsigned facts;
     uint64_t used;
     enum output_mode mode;
     char text[TEXT_SIZE];
@@ -48,6 +49,7 @@ void start_transcript(void)
 {
     transcript->hash = 0xcbf29ce484222325;
     transcript->operations = 0;
+    transcript->facts = 0;
 }
 
 void write_out(void)
@@ -84,6 +86,16 @@ uint64_t finish_transcript(void)
 void count_operation(void)
 {
     transcript->operations++;
+}
+
+void note(enum fact fact)
+{
+    transcript->facts |= fact;
+}
+
+bool was_noted(enum fact fact)
+{
+    return transcript->facts & fact;
 }
 
 uint64_t operations_counted(void)
@@ -146,6 +158,9 @@ void print_status(long result)
         {EACCES, "EACCES"}, {EFAULT, "EFAULT"}, {EBUSY, "EBUSY"},   {EEXIST, "EEXIST"},
         {EINVAL, "EINVAL"}, {ENOSYS, "ENOSYS"}, {EBADF, "EBADF"},   {EIO, "EIO"},
         {EINTR, "EINTR"},   {ENODEV, "ENODEV"}, {ECHILD, "ECHILD"}, {EOPNOTSUPP, "EOPNOTSUPP"},
+        {EISDIR, "EISDIR"}, {EFBIG, "EFBIG"},   {ENOSPC, "ENOSPC"}, {ENOTDIR, "ENOTDIR"},
+        {ENXIO, "ENXIO"},   {ELOOP, "ELOOP"},   {ESPIPE, "ESPIPE"}, {ENOTEMPTY, "ENOTEMPTY"},
+        {EROFS, "EROFS"},   {EMLINK, "EMLINK"}, {EXDEV, "EXDEV"},   {EOVERFLOW, "EOVERFLOW"},
     };
 
     if (result >= 0) {
@@ -205,40 +220,49 @@ static uint64_t fill_holes(void)
 void set_up_windows(void)
 {
     uint64_t heap = (sys3(__NR_brk, 0, 0, 0) + PAGE - 1) & -PAGE;
-    long result = sys3(__NR_brk, heap + PAGE, 0, 0);
+    long result = sys3(__NR_brk, heap + 2 * PAGE, 0, 0);
 
-    if ((uint64_t)result != heap + PAGE)
+    if ((uint64_t)result != heap + 2 * PAGE)
         give_up("brk", result);
     /* A heap right behind difftest's own data could become one mapping with
-     * it. A first page without access keeps them apart. */
+     * it. A hole keeps them apart, and a page without access what grows down. */
     result = sys3(__NR_mprotect, heap, PAGE, PROT_NONE);
+    if (result == 0)
+        result = sys3(__NR_munmap, heap + PAGE, PAGE, 0);
     if (result != 0)
-        give_up("mprotect", result);
-    windows[WINDOW_C].start = heap + PAGE;
+        give_up("the heap", result);
+    windows[WINDOW_C].start = heap + 2 * PAGE;
     windows[WINDOW_B].start = fill_holes() - WINDOW_PAGES * PAGE;
 }
 
-void mark_inexact(uint64_t start, uint64_t length, bool inexact)
+void mark(uint64_t start, uint64_t length, uint8_t marks)
 {
     for (int i = 0; i < WINDOWS; i++)
         for (int page = 0; page < WINDOW_PAGES; page++) {
             uint64_t address = windows[i].start + page * PAGE;
 
             if (address + PAGE > start && address < start + length)
-                windows[i].inexact[page] = inexact;
+                windows[i].marks[page] = marks;
         }
 }
 
-bool is_inexact(uint64_t start, uint64_t length)
+uint8_t marks_of(uint64_t start, uint64_t length)
 {
+    uint8_t marks = 0;
+
     for (int i = 0; i < WINDOWS; i++)
         for (int page = 0; page < WINDOW_PAGES; page++) {
             uint64_t address = windows[i].start + page * PAGE;
 
-            if (windows[i].inexact[page] && address + PAGE > start && address < start + length)
-                return true;
+            if (address + PAGE > start && address < start + length)
+                marks |= windows[i].marks[page];
         }
-    return false;
+    return marks;
+}
+
+bool is_inexact(uint64_t start, uint64_t length)
+{
+    return marks_of(start, length) & MARK_INEXACT;
 }
 
 void print_address(uint64_t address)

@@ -21,6 +21,8 @@ static const char usage_text[] =
     "  --drop LIST     all operations but these\n"
     "  --only KINDS    only these kinds of operations, such as write,madvise\n"
     "  --without KINDS all kinds but these\n"
+    "  --files FOLDER  the programs work on files, each in a folder FOLDER/SEED that\n"
+    "                  it makes\n"
     "  --plan          do nothing, but say what would be done (see print_plan)\n"
     "  --break         take MADV_DONTNEED for MADV_NORMAL, to test the comparison\n";
 
@@ -29,6 +31,7 @@ struct options {
     uint64_t programs;
     unsigned operations;
     enum output_mode mode;
+    const char *files;
     bool plan;
     bool dropped[MAX_OPERATIONS];
 };
@@ -108,6 +111,8 @@ static void parse_option_with_value(const char *name, const char *value)
         parse_list(value, false);
     } else if (equal(name, "--drop")) {
         parse_list(value, true);
+    } else if (equal(name, "--files")) {
+        options.files = value;
     } else if (equal(name, "--only")) {
         if (!select_kinds(value, true))
             refuse();
@@ -133,6 +138,8 @@ static void parse_options(long count, const char **arguments)
         else
             refuse();
     }
+    if (!allow_files(options.files != NULL))
+        refuse();
 }
 
 /* The line of a program in a batch: seed, hash, operations. It is printed by
@@ -205,8 +212,12 @@ static void run_program(uint64_t seed)
     if (child < 0)
         give_up("fork", child);
     if (child == 0) {
+        if (options.files != NULL)
+            set_up_files(options.files, seed);
         warm_up();
         run_operations(seed, 0, options.operations, options.dropped);
+        if (options.files != NULL)
+            print_files();
         sys_exit(0);
     }
     sys6(__NR_wait4, child, (long)&status, 0, 0, 0, 0);

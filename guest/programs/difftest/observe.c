@@ -85,14 +85,89 @@ static bool starts_with(const char *text, const char *prefix)
 struct mapping {
     int window; /* -1: in none */
     uint64_t start, end;
-    bool shared;
+    bool shared, of_file;
 };
+
+/* The name of the file behind a line's access rights, `rw-p offset device inode
+ * name`; NULL if there is none. Shared memory looks like a file, too. */
+static const char *mapped_file(const char *rights)
+{
+    const char *name = rights;
+
+    for (int words = 4; words > 0; words--) {
+        while (*name && *name != ' ')
+            name++;
+        while (*name == ' ')
+            name++;
+    }
+    return *name == '/' && !starts_with(name, "/dev/zero") ? name : NULL;
+}
+
+/* Neighbouring mappings of one file with the same rights. Linux keeps those apart
+ * that were made through files opened one by one, others may not: what is printed
+ * is where the first begins and the last ends. */
+static struct {
+    uint64_t end; /* 0: none under way */
+    uint64_t next_offset;
+    char rights[4];
+    char name[64];
+} run;
+
+static void end_run(void)
+{
+    if (run.end == 0)
+        return;
+    print("     to ");
+    print_address(run.end);
+    print("\n");
+    run.end = 0;
+}
+
+/* Takes a mapping of a file into the run, or begins another one. The folder is
+ * not the same on all kernels: the last part of the name says which file it is. */
+static void take_into_run(uint64_t start, uint64_t end, const char *rights, const char *name)
+{
+    const char *base = name, *offset_text = rights + 5;
+    uint64_t offset = take_hex(&offset_text);
+    size_t length = 0;
+    bool alike = run.end == start && run.next_offset == offset;
+
+    for (const char *at = name; *at; at++)
+        if (*at == '/')
+            base = at + 1;
+    /* Which of two names a mapping goes by is not the same everywhere. */
+    if (was_noted(FACT_FILE_WITH_TWO_NAMES))
+        base = "?";
+    for (int i = 0; i < 4; i++)
+        alike = alike && run.rights[i] == rights[i];
+    while (alike && run.name[length] == base[length] && base[length])
+        length++;
+    alike = alike && run.name[length] == base[length];
+    if (!alike) {
+        end_run();
+        print("    ");
+        print_address(start);
+        print(" ");
+        for (int i = 0; i < 4; i++)
+            print_char(run.rights[i] = rights[i]);
+        print(" ");
+        print_hex(offset);
+        print(" ");
+        print(base);
+        print("\n");
+        for (length = 0; base[length] && length < sizeof run.name - 1; length++)
+            run.name[length] = base[length];
+        run.name[length] = '\0';
+    }
+    run.end = end;
+    run.next_offset = offset + (end - start);
+}
 
 /* Takes a line like `1000-3000 rw-p …`, cut to what a window shows of it, and
  * prints it; false if it is no such line. */
 static bool take_mapping(struct mapping *mapping)
 {
-    const char *text = reader.line;
+    const char *text = reader.line, *file;
 
     if (!((*text >= '0' && *text <= '9') || (*text >= 'a' && *text <= 'f')))
         return false;
@@ -100,7 +175,9 @@ static bool take_mapping(struct mapping *mapping)
     text++;
     mapping->end = take_hex(&text);
     text++;
+    file = mapped_file(text);
     mapping->shared = text[3] == 's';
+    mapping->of_file = file != NULL;
     mapping->window = -1;
     for (int i = 0; i < WINDOWS; i++) {
         uint64_t start = windows[i].start - (i == WINDOW_C ? 0 : BESIDE);
@@ -114,7 +191,10 @@ static bool take_mapping(struct mapping *mapping)
         if (mapping->end > end)
             mapping->end = end;
     }
-    if (mapping->window >= 0) {
+    if (mapping->window >= 0 && file != NULL) {
+        take_into_run(mapping->start, mapping->end, text, file);
+    } else if (mapping->window >= 0) {
+        end_run();
         print("    ");
         print_address(mapping->start);
         print(" ");
@@ -135,6 +215,7 @@ void observe_maps(void)
     open_file("/proc/self/maps");
     while (next_line())
         take_mapping(&mapping);
+    end_run();
     close_file();
 }
 
@@ -187,8 +268,9 @@ void observe_smaps(void)
     print("\n");
     open_file("/proc/self/smaps");
     while (next_line())
-        if (!take_mapping(&mapping) && mapping.window >= 0)
+        if (!take_mapping(&mapping) && mapping.window >= 0 && !mapping.of_file)
             take_smaps_field(&mapping);
+    end_run();
     close_file();
 }
 
@@ -208,16 +290,16 @@ static void observe_pagemap_of(const struct window *window)
 
     if (result != sizeof entries)
         give_up("/proc/self/pagemap", result);
-    while (last >= 0 && !(entries[last] & PRESENT) && !window->inexact[last])
+    while (last >= 0 && !(entries[last] & PRESENT) && !(window->marks[last] & MARK_INEXACT))
         last--;
     print("    ");
     print_char(window->name);
     print(" ");
     for (int page = 0; page <= last; page++)
-        print_char(window->inexact[page]          ? '?'
-                   : !(entries[page] & PRESENT)   ? '.'
-                   : (entries[page] & EXCLUSIVE)  ? '1'
-                                                  : '2');
+        print_char(window->marks[page] & MARK_INEXACT ? '?'
+                   : !(entries[page] & PRESENT)       ? '.'
+                   : (entries[page] & EXCLUSIVE)      ? '1'
+                                                      : '2');
     print("\n");
 }
 
@@ -239,6 +321,9 @@ void observe_mincore(uint64_t start, uint64_t length)
     if (result != 0)
         return;
     print_char(' ');
-    for (uint64_t page = 0; page * PAGE < length; page++)
-        print_char(resident[page] & 1 ? '1' : '0');
+    for (uint64_t page = 0; page * PAGE < length; page++) {
+        bool of_file = marks_of(start + page * PAGE, 1) & MARK_FILE;
+
+        print_char(of_file ? '?' : resident[page] & 1 ? '1' : '0');
+    }
 }

@@ -5,7 +5,7 @@
  *   open N PATH FLAGS       file N; FLAGS of r w + c t s (O_SYNC) d (O_DIRECT)
  *   close N | fsync N | fdatasync N | size N | sync
  *   read N OFFSET LENGTH | write N OFFSET LENGTH CHARACTER | cut N LENGTH
- *   punch N OFFSET LENGTH
+ *   punch N OFFSET LENGTH | allocate N OFFSET LENGTH
  *   random N | drop N       posix_fadvise
  *   map N OFFSET LENGTH s|p r|w     the mapping of file N
  *   unmap N | advise N ADVICE | msync N | async N
@@ -184,6 +184,8 @@ static int on_file(const char *command, int n, long a, long b, const char *text)
         say_result(ftruncate(file, a));
     else if (!strcmp(command, "punch"))
         say_result(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, a, b));
+    else if (!strcmp(command, "allocate"))
+        say_result(fallocate(file, 0, a, b));
     else if (!strcmp(command, "random"))
         say_result(posix_fadvise(file, 0, 0, POSIX_FADV_RANDOM));
     else if (!strcmp(command, "drop"))

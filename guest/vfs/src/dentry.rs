@@ -178,10 +178,21 @@ impl Dentry {
         child
     }
 
-    /// The name is gone; the node keeps its parent for `..` and its path.
+    /// The name is gone; the node keeps its parent for `..` and its path. What is
+    /// known below it, where others removed a whole directory, goes with it: parent
+    /// and child would hold each other for ever.
     pub(crate) fn mark_deleted(&self) {
+        let mut below = alloc::vec![self.delete()];
+        while let Some(children) = below.pop() {
+            below.extend(children.values().map(|child| child.delete()));
+        }
+    }
+
+    /// Marks this node alone, and hands out what is known below it.
+    fn delete(&self) -> Children {
         self.place.lock().deleted = true;
-        self.inode().lost_name();
+        self.inode.name_is_gone();
+        core::mem::take(&mut *self.children.lock())
     }
 
     /// The node is now `name` of `parent`.

@@ -265,10 +265,6 @@ pub trait Inode: Any + Send + Sync {
     /// Its data may be read from now on in ways that are not seen: a mapping.
     fn note_access(&self) {}
 
-    /// One of its names is gone: how many it has now is news to it if others keep
-    /// count.
-    fn lost_name(&self) {}
-
     /// Changes attributes.
     fn change(&self, changes: &Changes) -> Result<()> {
         let _ = changes;
@@ -305,6 +301,9 @@ pub trait Inode: Any + Send + Sync {
         let _ = name;
         Err(Errno::EPERM)
     }
+
+    /// One of its own names was removed, or given to another.
+    fn name_is_gone(&self) {}
 
     /// Removes an empty directory.
     fn rmdir(&self, name: &[u8]) -> Result<()> {

@@ -67,7 +67,7 @@ pub use errno::{Errno, Result};
 pub use fd_table::FdTable;
 pub use inode::{FileSystem, Inode};
 pub use open_file::{OpenFile, Whence};
-pub use path::{FsContext, PathNode};
+pub use path::{FsContext, PathNode, WeakPathNode};
 pub use platform::{Platform, Readiness, Timespec, WaitChannel};
 pub use store::{ObjectId, PageStore};
 pub use tree::{Lookup, OpenHow, Vfs};

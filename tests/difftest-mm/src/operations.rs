@@ -5,8 +5,8 @@ use std::mem;
 
 use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
 use pagelab_mm::{
-    MapFlags, MapRequest, MapSource, MmError, Populate, Protection, RemapFlags, RemapRequest,
-    SyncFlags,
+    Copies, MapFlags, MapRequest, MapSource, MmError, Populate, Protection, RemapFlags,
+    RemapRequest, SyncFlags,
 };
 
 use crate::observe;
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
             process.space.removed_by_advice(memory, start, operation.length).collect();
         for (object, pages) in parts {
             for other in self.waiting.iter_mut().chain([&mut *process]) {
-                other.space.unmap_object(memory, object, pages.start, pages.end);
+                other.space.unmap_object(memory, object, (pages.start, pages.end), Copies::Stay);
             }
         }
     }

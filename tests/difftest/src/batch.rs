@@ -1,8 +1,9 @@
 //! Batches: many programs at once, compared by the hashes of their
-//! transcripts.
+//! transcripts and by the files that they leave behind.
 
 use std::thread;
 
+use crate::folder::of_program;
 use crate::side::{Answer, Side, SideError};
 
 /// What selects and makes the programs, alike on both sides.
@@ -84,7 +85,7 @@ pub fn compare_batch(
     count: u64,
 ) -> Result<Comparison, SideError> {
     let [one, other] = run_both(sides, &programs.batch(seed, count))?;
-    Ok(compare_outputs(&one.output, &other.output, seed, count))
+    Ok(compare_answers(&one, &other, seed, count))
 }
 
 /// Runs the tester with the same options on both sides at the same time.
@@ -104,14 +105,17 @@ pub fn run_both(sides: &[Side; 2], options: &[String]) -> Result<[Answer; 2], Si
     })
 }
 
-fn compare_outputs(one: &str, other: &str, seed: u64, count: u64) -> Comparison {
+fn compare_answers(one: &Answer, other: &Answer, seed: u64, count: u64) -> Comparison {
     let mut result = Comparison { operations: 0, differing: Vec::new(), stopped_at: None };
-    let mut lines = one.lines().map(parse_line).zip(other.lines().map(parse_line));
+    let files = one.files.as_ref().zip(other.files.as_ref());
+    let same_files =
+        |seed| files.is_none_or(|(one, other)| of_program(one, seed) == of_program(other, seed));
+    let mut lines = one.output.lines().map(parse_line).zip(other.output.lines().map(parse_line));
 
     for expected in seed..seed.saturating_add(count) {
         match lines.next() {
             Some((Some(one), Some(other))) if one.seed == expected && other.seed == expected => {
-                if one == other {
+                if one == other && same_files(expected) {
                     result.operations += one.operations;
                 } else {
                     result.differing.push(expected);
@@ -130,31 +134,55 @@ fn compare_outputs(one: &str, other: &str, seed: u64, count: u64) -> Comparison 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::side::Ending;
+
+    fn compare(one: &str, other: &str, seed: u64, count: u64) -> Comparison {
+        let [one, other] = [one, other].map(|output| answer(output, &[]));
+        compare_answers(&one, &other, seed, count)
+    }
+
+    fn answer(output: &str, files: &[&str]) -> Answer {
+        Answer {
+            output: output.to_owned(),
+            errors: String::new(),
+            ending: Ending::Exited(Some(0)),
+            files: Some(files.iter().map(|&line| line.to_owned()).collect()),
+        }
+    }
+
+    #[test]
+    fn programs_that_leave_other_files_differ() {
+        let text = "5 aa 60\n6 bb 60\n";
+        let one = answer(text, &["5/a 1 bytes: 01", "6/a 1 bytes: 01"]);
+        let other = answer(text, &["5/a 1 bytes: 01", "6/a 1 bytes: 02"]);
+        assert_eq!(compare_answers(&one, &other, 5, 2).differing, [6]);
+        assert!(compare_answers(&one, &one, 5, 2).differing.is_empty());
+    }
 
     #[test]
     fn agreeing_batches_count_their_operations() {
         let text = "5 aa 60\n6 bb 40\n";
-        let result = compare_outputs(text, text, 5, 2);
+        let result = compare(text, text, 5, 2);
         assert_eq!(result, Comparison { operations: 100, differing: vec![], stopped_at: None });
     }
 
     #[test]
     fn each_differing_program_is_named() {
-        let result = compare_outputs("5 aa 60\n6 bb 60\n", "5 aa 60\n6 cc 60\n", 5, 2);
+        let result = compare("5 aa 60\n6 bb 60\n", "5 aa 60\n6 cc 60\n", 5, 2);
         assert_eq!(result, Comparison { operations: 60, differing: vec![6], stopped_at: None });
     }
 
     #[test]
     fn a_side_that_ends_early_differs_where_it_ended() {
-        let result = compare_outputs("5 aa 60\n6 bb 60\n7 cc 60\n", "5 aa 60\n", 5, 3);
+        let result = compare("5 aa 60\n6 bb 60\n7 cc 60\n", "5 aa 60\n", 5, 3);
         assert_eq!(result, Comparison { operations: 60, differing: vec![6], stopped_at: Some(6) });
     }
 
     #[test]
     fn both_sides_saying_nothing_is_no_agreement() {
-        let result = compare_outputs("", "", 5, 3);
+        let result = compare("", "", 5, 3);
         assert_eq!(result.differing, [5]);
-        let result = compare_outputs("cannot\n", "cannot\n", 5, 3);
+        let result = compare("cannot\n", "cannot\n", 5, 3);
         assert_eq!(result.differing, [5]);
     }
 }

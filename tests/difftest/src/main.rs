@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use difftest::batch::{Programs, compare_batch, run_both};
-use difftest::side::{Side, SideError};
+use difftest::folder::Folder;
+use difftest::side::{PLACE, Side, SideError};
 use difftest::{report, shrink};
 
 /// How many runs shrinking one program may take.
@@ -59,6 +60,19 @@ struct Options {
     /// Kinds of operations to leave out.
     #[arg(long)]
     without: Option<String>,
+    /// Let programs work on files and map them, each side in a folder of its own,
+    /// and compare what is left there. In the lab's command, {folder} stands for
+    /// its folder.
+    #[arg(long)]
+    files: bool,
+    /// Where the lab's programs find their folder, as in
+    /// --lab "pagelab run --share {folder}:/files --" --lab-files /files; or a
+    /// folder of its own, in which only its programs look.
+    #[arg(long, requires = "files")]
+    lab_files: Option<String>,
+    /// Make these folders in this one, which decides on the file system.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    work: PathBuf,
     /// Shrink and show the program with this seed, and nothing else.
     #[arg(long)]
     replay: Option<u64>,
@@ -68,16 +82,28 @@ struct Options {
 }
 
 impl Options {
-    fn sides(&self) -> [Side; 2] {
-        let side = |name, command: &str, extra: &[&str]| Side {
-            name,
-            prefix: command.split_whitespace().map(str::to_owned).collect(),
-            program: self.program.clone(),
-            extra: extra.iter().map(|&word| word.to_owned()).collect(),
-            timeout: Duration::from_secs(self.timeout),
+    fn sides(&self) -> Result<[Side; 2], SideError> {
+        let side = |name, command: &str, files: &Option<String>| {
+            // Without a path of its own, a side finds the folder where it is.
+            let here = self.files && (files.is_none() || command.contains(PLACE));
+            let folder = here.then(|| Folder::new(&self.work)).transpose()?;
+            let path = folder.as_ref().map(|folder| folder.path().display().to_string());
+            Ok::<_, SideError>(Side {
+                name,
+                prefix: command.split_whitespace().map(str::to_owned).collect(),
+                program: self.program.clone(),
+                extra: Vec::new(),
+                timeout: Duration::from_secs(self.timeout),
+                folder,
+                files: files.clone().or(path),
+            })
         };
-        let extra: &[&str] = if self.break_lab { &["--break"] } else { &[] };
-        [side("linux", &self.reference, &[]), side("lab", &self.lab, extra)]
+        let reference = side("linux", &self.reference, &None)?;
+        let mut lab = side("lab", &self.lab, &self.lab_files)?;
+        if self.break_lab {
+            lab.extra.push("--break".to_owned());
+        }
+        Ok([reference, lab])
     }
 
     fn made_from(&self) -> Programs {
@@ -101,10 +127,10 @@ struct Totals {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let result = match options.replay {
-        Some(seed) => examine(&options.sides(), &options.made_from(), seed),
-        None => compare(&options),
-    };
+    let result = options.sides().and_then(|sides| match options.replay {
+        Some(seed) => examine(&sides, &options.made_from(), seed),
+        None => compare(&sides, &options),
+    });
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -117,8 +143,8 @@ fn main() -> ExitCode {
 }
 
 /// Compares batch after batch; true if all programs agree.
-fn compare(options: &Options) -> Result<bool, SideError> {
-    let (sides, programs) = (options.sides(), options.made_from());
+fn compare(sides: &[Side; 2], options: &Options) -> Result<bool, SideError> {
+    let programs = options.made_from();
     let started = Instant::now();
     let budget = options.budget.map(Duration::from_secs);
     let end = match (options.seeds, budget) {
@@ -131,14 +157,14 @@ fn compare(options: &Options) -> Result<bool, SideError> {
 
     while seed < end && budget.is_none_or(|budget| started.elapsed() < budget) {
         let count = options.programs.min(end - seed);
-        let result = compare_batch(&sides, &programs, seed, count)?;
+        let result = compare_batch(sides, &programs, seed, count)?;
         totals.operations += result.operations;
         let next = result.stopped_at.map_or(seed + count, |stopped| stopped + 1);
         totals.programs += next - seed;
         seed = next;
         for &differing in &result.differing {
             if totals.differing.len() < options.max_differences {
-                examine(&sides, &programs, differing)?;
+                examine(sides, &programs, differing)?;
             }
             totals.differing.push(differing);
         }
@@ -185,7 +211,7 @@ fn examine(sides: &[Side; 2], programs: &Programs, seed: u64) -> Result<bool, Si
     }
     let kept = shrink::shrink(kept, SHRINK_ATTEMPTS, |kept| {
         let [one, other] = run(kept)?;
-        Ok(!one.agrees_with(&other))
+        Ok::<_, SideError>(!one.agrees_with(&other))
     })?;
 
     let [one, other] = run(&kept)?;

@@ -68,7 +68,13 @@ pub fn side_by_side(names: [&str; 2], answers: [&Answer; 2]) -> String {
         }
         (i, j) = (a + 1, b + 1);
     }
-    for (name, answer) in names.into_iter().zip(answers) {
+    for (name, answer, other) in
+        [(names[0], answers[0], answers[1]), (names[1], answers[1], answers[0])]
+    {
+        if let (Some(here), Some(there)) = (&answer.files, &other.files) {
+            let only_here = here.iter().filter(|line| !there.contains(line));
+            only_here.for_each(|line| show(name, &format!("leaves {line}")));
+        }
         show(name, &format!("({})", answer.ending));
         answer.errors.lines().for_each(|line| show(name, &format!("stderr: {line}")));
     }
@@ -110,7 +116,12 @@ mod tests {
     use crate::side::Ending;
 
     fn answer(output: &str) -> Answer {
-        Answer { output: output.to_owned(), errors: String::new(), ending: Ending::Exited(Some(0)) }
+        Answer {
+            output: output.to_owned(),
+            errors: String::new(),
+            ending: Ending::Exited(Some(0)),
+            files: None,
+        }
     }
 
     #[test]
@@ -130,6 +141,17 @@ mod tests {
     fn the_program_is_the_operations_without_results() {
         let text = "0 mmap A = A faults 0\n1 maps = \n    A B rw-p\n  2 read A = 0x0 faults 1\n1 child ended 0x0\n";
         assert_eq!(program_of(text), "  0 mmap A\n  1 maps\n    2 read A\n");
+    }
+
+    #[test]
+    fn files_that_differ_are_shown() {
+        let (mut one, mut other) = (answer("a\n"), answer("a\n"));
+        one.files = Some(vec!["1/".to_owned(), "1/a 1 bytes: 01".to_owned()]);
+        other.files = Some(vec!["1/".to_owned(), "1/a 1 bytes: 02".to_owned()]);
+        let text = side_by_side(["linux", "lab"], [&one, &other]);
+        assert!(text.contains("linux | leaves 1/a 1 bytes: 01\n"), "{text}");
+        assert!(text.contains("lab   | leaves 1/a 1 bytes: 02\n"), "{text}");
+        assert_eq!(text.matches("leaves").count(), 2, "{text}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A [`Side`] is a command prefix (nothing for this machine's own Linux,
 //! `pagelab run --` for a lab) in front of the tester's binary. [`Side::run`]
 //! gives everything that came out of it, also when it crashed or hung: those
-//! are answers, too, and are compared like any other.
+//! are answers, too, and are compared like any other. Where programs work on
+//! files, each side has a [`Folder`], and what is left in it is part of the answer.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -13,6 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+
+use crate::folder::{Folder, FolderError};
 
 /// The tester could not be run at all.
 #[derive(Debug, Error)]
@@ -33,6 +36,9 @@ pub enum SideError {
         /// Why not.
         source: io::Error,
     },
+    /// The folder of a side failed.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
 }
 
 /// How a run ended.
@@ -63,18 +69,26 @@ pub struct Answer {
     pub errors: String,
     /// How it ended.
     pub ending: Ending,
+    /// What is in the side's folder afterwards, a line for each entry, sorted; none
+    /// if it has none here.
+    pub files: Option<Vec<String>>,
 }
 
 impl Answer {
     /// Whether two kernels gave the same answer.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
-        self.output == other.output && self.ending == other.ending
+        let agree = |(one, other): (&Vec<_>, &Vec<_>)| one == other;
+        let files = self.files.as_ref().zip(other.files.as_ref());
+        self.output == other.output && self.ending == other.ending && files.is_none_or(agree)
     }
 }
 
+/// Where the folder's path goes in a side's command.
+pub const PLACE: &str = "{folder}";
+
 /// A kernel to run the tester on.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Side {
     /// What to call it in reports.
     pub name: &'static str,
@@ -86,6 +100,10 @@ pub struct Side {
     pub extra: Vec<String>,
     /// How long one run may take.
     pub timeout: Duration,
+    /// The folder of this machine that stands for [`PLACE`] in the command.
+    pub folder: Option<Folder>,
+    /// Where programs find a folder to work on files in.
+    pub files: Option<String>,
 }
 
 impl Side {
@@ -96,6 +114,7 @@ impl Side {
     /// Only if the command cannot be started or read from; a failing tester is
     /// an answer.
     pub fn run(&self, options: &[String]) -> Result<Answer, SideError> {
+        self.folder.as_ref().map_or(Ok(()), Folder::clear)?;
         let words = self.words(options);
         let command = words.join(" ");
         let start = |source| SideError::Start { command: command.clone(), source };
@@ -114,7 +133,9 @@ impl Side {
         let output = read_in_background(child.stdout.take());
         let errors = read_in_background(child.stderr.take());
         let ending = self.wait(&mut child).map_err(read)?;
+        let files = self.folder.as_ref().map(Folder::listing).transpose()?;
         Ok(Answer {
+            files,
             output: finish_reading(output).map_err(read)?,
             errors: finish_reading(errors).map_err(read)?,
             ending,
@@ -124,10 +145,20 @@ impl Side {
     /// The command line for `options`, as words.
     #[must_use]
     pub fn words(&self, options: &[String]) -> Vec<String> {
-        let mut words = self.prefix.clone();
+        let mut words: Vec<String> =
+            self.prefix.iter().map(|word| self.with_folder(word)).collect();
         words.push(self.program.display().to_string());
         words.extend(options.iter().chain(&self.extra).cloned());
+        if let Some(folder) = &self.files {
+            words.extend(["--files".to_owned(), folder.clone()]);
+        }
         words
+    }
+
+    /// A word of the command, with the folder's path where [`PLACE`] is.
+    fn with_folder(&self, word: &str) -> String {
+        let path = self.folder.as_ref().map(|folder| folder.path().display().to_string());
+        path.map_or_else(|| word.to_owned(), |path| word.replace(PLACE, &path))
     }
 
     fn wait(&self, child: &mut Child) -> io::Result<Ending> {

@@ -40,6 +40,27 @@ fn linux_agrees_with_itself() {
 }
 
 #[test]
+fn linux_agrees_with_itself_about_files() {
+    let options = ["--files", "--seeds", "200", "--programs", "100"];
+    let (output, text) = driver(&tester("files"), &options);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.starts_with("200 programs, ") && text.contains(" 0 programs differ"), "{text}");
+}
+
+#[test]
+fn a_folder_that_others_change_is_a_difference() {
+    // The lab's programs find their folder at another name than its own, where
+    // they leave nothing behind for the driver to see.
+    let other = tempfile::tempdir().expect("a folder");
+    let elsewhere = other.path().to_str().expect("a path of text");
+    let lab = "env FOLDER={folder}";
+    let options = ["--files", "--lab", lab, "--lab-files", elsewhere, "--seeds", "1"];
+    let (output, text) = driver(&tester("elsewhere"), &options);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("linux | leaves 1/a "), "{text}");
+}
+
+#[test]
 fn a_wrong_kernel_is_found_out_and_the_program_shrunk() {
     let (output, text) = driver(&tester("break"), &["--break-lab", "--seeds", "100"]);
     assert_eq!(output.status.code(), Some(1), "{text}");

@@ -1,32 +1,36 @@
 //! What the debug port costs a program, and how fast it shows page tables.
 //!
-//! A program is run alone, with a client that asks for the fault counters ten
-//! times a second, and with one that watches all events, in turns. Then, while
-//! the program stands still, its page tables are dumped through the port and
-//! read through the debugger's protocol, as a script in gdb would.
+//! A program that faults a lot is run alone, with a client that asks for the fault
+//! counters ten times a second, and with one that watches all events, in turns.
+//! What counts is the time that the guest's processor took of the host's: on a
+//! busy machine, the time until the end says little. Then a process with many
+//! pages stands still, and its page tables are dumped through the port, and read
+//! by a script in gdb.
 
 use std::ffi::OsString;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pagelab_abi::layout::PHYSMAP_BASE;
-use pagelab_paging::Entry;
-use pagelab_paging::entry::ENTRIES;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::debugger::{self, DebuggerFigures};
+use super::programs;
 use super::summary::Summary;
 
 /// How often the polling client asks.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a lab may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a process may take to touch its memory.
+const PATIENCE_FOR_PAGES: Duration = Duration::from_secs(120);
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +51,10 @@ pub enum DebugBenchError {
 pub struct DebugBench {
     /// How often the program is run in each way.
     pub runs: usize,
-    /// The program and its arguments.
+    /// The program and its arguments; without one, one that does nothing but fault.
     pub program: Vec<OsString>,
+    /// How much memory the process has touched whose tables are dumped, in MiB.
+    pub touched: u32,
 }
 
 /// What a client does while the program runs.
@@ -60,29 +66,42 @@ enum Company {
 }
 
 /// Dumps of the same page tables.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct DumpFigures {
     /// Entries that the port's dump read.
     pub entries: u64,
-    /// From the question to the end of the answer, in milliseconds.
+    /// From the question to the end of the answer, in milliseconds: the median.
     pub port_ms: f64,
-    /// Entries read through the debugger's protocol.
-    pub gdb_entries: u64,
-    /// How long that took, in milliseconds.
-    pub gdb_ms: f64,
+    /// By a script in gdb.
+    pub gdb: Option<DebuggerFigures>,
+    /// Why not, otherwise.
+    pub without_gdb_because: Option<String>,
+    /// By the same packets without gdb.
+    pub packets: DebuggerFigures,
+}
+
+/// A program's times in one of the ways.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Times {
+    /// Milliseconds of the host's processor that the guest's took.
+    pub processor_ms: Summary,
+    /// Milliseconds from its start to its end.
+    pub running_ms: Summary,
+    /// Processor time in relation to the run alone just before: the median.
+    pub ratio: f64,
 }
 
 /// What was found.
 #[derive(Debug, Serialize)]
 pub struct DebugReport {
-    /// Milliseconds in the guest, alone.
-    pub alone: Option<Summary>,
+    /// Alone.
+    pub alone: Option<Times>,
     /// With a client that asks ten times a second.
-    pub polled: Option<Summary>,
+    pub polled: Option<Times>,
     /// With a client that watches all events.
-    pub watched: Option<Summary>,
-    /// Page tables; `None` if the program ended too soon.
-    pub dump: Option<DumpFigures>,
+    pub watched: Option<Times>,
+    /// Page tables.
+    pub dump: DumpFigures,
 }
 
 impl DebugBench {
@@ -100,61 +119,102 @@ impl DebugBench {
     }
 
     fn measure(&self, folder: &Path) -> Result<DebugReport, DebugBenchError> {
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        let program = self.program(folder)?;
+        let ways = [Company::None, Company::Polling, Company::Watching];
+        let mut rounds = Vec::new();
         for _ in 0..self.runs {
-            for (times, company) in
-                times.iter_mut().zip([Company::None, Company::Polling, Company::Watching])
-            {
-                times.push(self.run_once(folder, company)?);
+            let mut round = [(0.0, 0.0); 3];
+            for (times, company) in round.iter_mut().zip(ways) {
+                *times = run_once(&program, folder, company)?;
             }
+            rounds.push(round);
         }
-        let [alone, polled, watched] = times.map(Summary::of);
+        let times = |way: usize| {
+            Some(Times {
+                processor_ms: Summary::of(rounds.iter().map(|round| round[way].0))?,
+                running_ms: Summary::of(rounds.iter().map(|round| round[way].1))?,
+                ratio: Summary::of(rounds.iter().map(|round| round[way].0 / round[0].0))?.median,
+            })
+        };
+        let (alone, polled, watched) = (times(0), times(1), times(2));
         Ok(DebugReport { alone, polled, watched, dump: self.dump(folder)? })
     }
 
-    fn start(&self, options: &[&Path]) -> io::Result<Child> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("run");
-        for (name, path) in ["--json", "--debug", "--gdb"].into_iter().zip(options) {
-            command.arg(name).arg(path);
+    /// The program that is slowed down: as many faults as take some seconds here,
+    /// which on one host are a hundred times as many as on another.
+    fn program(&self, folder: &Path) -> Result<Vec<OsString>, DebugBenchError> {
+        const PAGES: u32 = 64;
+        const WANTED_MS: f64 = 3000.0;
+        const MOST: f64 = 1e6;
+        if !self.program.is_empty() {
+            return Ok(self.program.clone());
         }
-        command.arg("--").args(&self.program);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        let path = folder.join("faulting");
+        let program = vec![path.clone().into_os_string()];
+        let time = |rounds| {
+            fs::write(&path, programs::faulting(PAGES, rounds))?;
+            Ok::<_, DebugBenchError>(run_once(&program, folder, Company::None)?.0)
+        };
+        let (few, more) = (time(1)?, time(17)?);
+        let rounds = (WANTED_MS / ((more - few) / 16.0).max(1e-3)).clamp(1.0, MOST);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        fs::write(&path, programs::faulting(PAGES, rounds as u32))?;
+        Ok(program)
     }
 
-    /// Milliseconds that the guest took.
-    fn run_once(&self, folder: &Path, company: Company) -> Result<f64, DebugBenchError> {
-        let (report, socket) = (folder.join("report"), folder.join("port"));
-        let paths = [report.as_path(), socket.as_path()];
-        let with_port = company != Company::None;
-        let mut lab = self.start(if with_port { &paths } else { &paths[..1] })?;
-        let client = with_port.then(|| thread::spawn(move || keep_company(&socket, company)));
-        lab.wait()?;
-        if let Some(client) = client {
-            // It ends with the lab; what it met is no measurement.
-            let _ = client.join();
-        }
-        let report: Value = serde_json::from_slice(&fs::read(report)?)?;
-        report["running_ms"].as_f64().ok_or_else(|| DebugBenchError::Answer("no time".to_owned()))
-    }
-
-    /// Dumps the page tables of the running program in both ways.
-    fn dump(&self, folder: &Path) -> Result<Option<DumpFigures>, DebugBenchError> {
-        let (report, socket, gdb) =
-            (folder.join("report"), folder.join("port"), folder.join("gdb"));
-        let mut lab = self.start(&[&report, &socket, &gdb])?;
-        let figures = dump_both(&socket, &gdb);
+    /// Dumps the page tables of a process in all ways.
+    fn dump(&self, folder: &Path) -> Result<DumpFigures, DebugBenchError> {
+        /// For the kernel, the tables and the host's rounding.
+        const BESIDES: u32 = 64;
+        let program = folder.join("standing");
+        let pages = self.touched.saturating_mul(256);
+        fs::write(&program, programs::standing(pages))?;
+        let (socket, gdb) = (folder.join("port"), folder.join("gdb"));
+        let mut command = lab()?;
+        command.arg("--mem").arg(format!("{}M", self.touched.saturating_add(BESIDES)));
+        command.arg("--debug").arg(&socket).arg("--gdb").arg(&gdb).arg("--").arg(&program);
+        let mut lab = command.spawn()?;
+        let figures = dump_all(&socket, &gdb, pages, folder);
         lab.kill()?;
         lab.wait()?;
-        match figures {
-            // The program had ended.
-            Err(DebugBenchError::Host(error)) => {
-                log::info!("no dump: {error}");
-                Ok(None)
-            }
-            figures => figures.map(Some),
-        }
+        figures
     }
+}
+
+/// `pagelab run`, quiet.
+fn lab() -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(command)
+}
+
+/// What the guest's processor took of the host's, and how long it ran, in
+/// milliseconds.
+fn run_once(
+    program: &[OsString],
+    folder: &Path,
+    company: Company,
+) -> Result<(f64, f64), DebugBenchError> {
+    let (report, socket) = (folder.join("report"), folder.join("port"));
+    let mut command = lab()?;
+    command.arg("--json").arg(&report);
+    let with_port = company != Company::None;
+    if with_port {
+        command.arg("--debug").arg(&socket);
+    }
+    let mut lab = command.arg("--").args(program).spawn()?;
+    let client = with_port.then(|| thread::spawn(move || keep_company(&socket, company)));
+    lab.wait()?;
+    if let Some(client) = client {
+        // It ends with the lab; what it met is no measurement.
+        let _ = client.join();
+    }
+    let report: Value = serde_json::from_slice(&fs::read(report)?)?;
+    let time = |name: &str| {
+        let missing = || DebugBenchError::Answer(format!("no {name}"));
+        report[name].as_f64().ok_or_else(missing)
+    };
+    Ok((time("processor_ms")?, time("running_ms")?))
 }
 
 fn connect(socket: &Path) -> io::Result<UnixStream> {
@@ -205,144 +265,102 @@ fn call(stream: &mut UnixStream, method: &str, params: Value) -> Result<Value, D
     }
 }
 
-fn dump_both(socket: &Path, gdb: &Path) -> Result<DumpFigures, DebugBenchError> {
-    /// Enough for a program to have touched its memory.
-    const WARM_UP: Duration = Duration::from_secs(1);
+fn dump_all(
+    socket: &Path,
+    gdb: &Path,
+    pages: u32,
+    folder: &Path,
+) -> Result<DumpFigures, DebugBenchError> {
+    const ROUNDS: usize = 5;
     let mut port = connect(socket)?;
-    thread::sleep(WARM_UP);
+    let (pid, root) = touched_process(&mut port, pages)?;
+    let request = json!({ "target": pid, "shape": "runs", "limit": 4_000_000 });
+    let (mut entries, mut times) = (0, Vec::new());
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let dump = call(&mut port, "pt", request.clone())?;
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+        entries = dump["report"]["cost"]["entries"].as_u64().unwrap_or(0);
+    }
+    let port_ms = Summary::of(times).map_or(0.0, |summary| summary.median);
+    let packets = debugger::without_gdb(gdb, root)?;
+    // Whoever leaves lets the guest go on.
     call(&mut port, "pause", json!({}))?;
-    let processes = call(&mut port, "ps", json!({}))?["report"]["processes"].take();
-    let last = processes.as_array().and_then(|list| list.last()).cloned().unwrap_or_default();
-    let wrong = || DebugBenchError::Answer("no process has page tables".to_owned());
-    let root = last["space"]["root"].as_str().and_then(|text| text.strip_prefix("0x"));
-    let root = u64::from_str_radix(root.ok_or_else(wrong)?, 16).map_err(|_| wrong())?;
+    let (gdb, without_gdb_because) = match debugger::with_gdb(gdb, root, folder)? {
+        Ok(figures) => (Some(figures), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    Ok(DumpFigures { entries, port_ms, gdb, without_gdb_because, packets })
+}
+
+/// Pauses the guest once its program has touched all its pages; the process and
+/// its root table.
+fn touched_process(port: &mut UnixStream, pages: u32) -> Result<(String, u64), DebugBenchError> {
     let began = Instant::now();
-    let request = json!({ "target": last["pid"].to_string(), "shape": "runs", "limit": 4_000_000 });
-    let dump = call(&mut port, "pt", request)?;
-    let port_ms = began.elapsed().as_secs_f64() * 1000.0;
-    let entries = dump["report"]["cost"]["entries"].as_u64().unwrap_or(0);
-    let mut debugger = Debugger { stream: UnixStream::connect(gdb)?, entries: 0 };
-    let began = Instant::now();
-    debugger.walk(root, 4)?;
-    let gdb_ms = began.elapsed().as_secs_f64() * 1000.0;
-    Ok(DumpFigures { entries, port_ms, gdb_entries: debugger.entries, gdb_ms })
-}
-
-/// Reads page tables as a script in gdb does: memory, packet by packet.
-struct Debugger {
-    stream: UnixStream,
-    entries: u64,
-}
-
-impl Debugger {
-    /// Reads the table at `table` and those below it, of a program's half.
-    fn walk(&mut self, table: u64, level: u8) -> Result<(), DebugBenchError> {
-        /// Half a table: what fits into a packet with room to spare.
-        const PIECE: usize = 1024;
-        let count = if level == 4 { ENTRIES / 2 } else { ENTRIES };
-        let mut bytes = Vec::new();
-        while bytes.len() < count * 8 {
-            let address = PHYSMAP_BASE + table + bytes.len() as u64;
-            bytes.extend(self.memory(address, PIECE)?);
+    loop {
+        let processes = call(port, "ps", json!({}))?["report"]["processes"].take();
+        let last = processes.as_array().and_then(|list| list.last()).cloned().unwrap_or_default();
+        let root = last["space"]["root"].as_str().and_then(|text| text.strip_prefix("0x"));
+        let root = root.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let faults = call(port, "faults", json!({}))?;
+        let rows = faults["rows"].as_array().map_or(&[][..], Vec::as_slice);
+        let count: u64 = rows.iter().filter_map(|row| row["count"].as_u64()).sum();
+        if let Some(root) = root
+            && count >= pages.into()
+        {
+            call(port, "pause", json!({}))?;
+            return Ok((last["pid"].to_string(), root));
         }
-        self.entries += count as u64;
-        if level == 1 {
-            return Ok(());
+        if began.elapsed() > PATIENCE_FOR_PAGES {
+            let message = format!("only {count} pages were touched");
+            return Err(DebugBenchError::Answer(message));
         }
-        for entry in bytes.chunks_exact(8) {
-            let entry =
-                Entry(entry.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)));
-            let leads_on = entry.is_present() && !entry.has(pagelab_paging::EntryFlags::HUGE);
-            if leads_on {
-                self.walk(entry.address().0, level - 1)?;
-            }
-        }
-        Ok(())
+        thread::sleep(POLL);
     }
-
-    fn memory(&mut self, address: u64, length: usize) -> Result<Vec<u8>, DebugBenchError> {
-        let packet = format!("m{address:x},{length:x}");
-        let sum = packet.bytes().fold(0u8, u8::wrapping_add);
-        self.stream.write_all(format!("${packet}#{sum:02x}").as_bytes())?;
-        let mut answer = Vec::new();
-        let mut buffer = [0; 4096];
-        while answer.len() < 3 || answer[answer.len() - 3] != b'#' {
-            match self.stream.read(&mut buffer)? {
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                count => answer.extend_from_slice(&buffer[..count]),
-            }
-        }
-        self.stream.write_all(b"+")?;
-        let start = answer.iter().position(|&byte| byte == b'$').map_or(0, |at| at + 1);
-        decode(&answer[start..answer.len() - 3])
-            .ok_or_else(|| DebugBenchError::Answer("a packet that is no memory".to_owned()))
-    }
-}
-
-/// Hexadecimal digits, with repeated ones as `*` and a count.
-fn decode(packet: &[u8]) -> Option<Vec<u8>> {
-    let mut digits: Vec<u8> = Vec::new();
-    let mut bytes = packet.iter();
-    while let Some(&byte) = bytes.next() {
-        if byte == b'*' {
-            let (count, last) = (bytes.next()?.checked_sub(29)?, *digits.last()?);
-            digits.extend(std::iter::repeat_n(last, count.into()));
-        } else {
-            digits.push(byte);
-        }
-    }
-    crate::debug::answers::pages::hex_bytes(str::from_utf8(&digits).ok()?)
 }
 
 impl fmt::Display for DebugReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        let base = self.alone.map(|summary| summary.median);
         let rows = [
             ("alone", self.alone),
             ("asked 10 times a second", self.polled),
             ("watched", self.watched),
         ];
-        for (name, summary) in rows {
-            let Some(Summary { least, median, greatest }) = summary else { continue };
-            let ratio = base.map_or(1.0, |base| median / base);
-            // Writing to a string cannot fail.
-            let _ = writeln!(
-                text,
-                "{name:<26}{median:>10.1} ms ({least:.1} to {greatest:.1})  {ratio:>6.3}"
-            );
+        writeln!(f, "a program that faults: processor time, ratio, time until its end")?;
+        for (name, times) in rows {
+            let Some(Times { processor_ms, running_ms, ratio }) = times else { continue };
+            writeln!(
+                f,
+                "  {name:<26}{:>9.1} ms ({:.1} to {:.1}) {ratio:>7.4} {:>9.1} ms",
+                processor_ms.median, processor_ms.least, processor_ms.greatest, running_ms.median
+            )?;
         }
-        match &self.dump {
-            None => text.push_str("page tables: the program ended before they could be dumped\n"),
-            Some(dump) => {
-                #[allow(clippy::cast_precision_loss, reason = "rates for people")]
-                let rate = |entries: u64, ms: f64| entries as f64 / ms / 1000.0;
-                let (port, gdb) =
-                    (rate(dump.entries, dump.port_ms), rate(dump.gdb_entries, dump.gdb_ms));
-                let _ = writeln!(
-                    text,
-                    "page tables: {} entries in {:.2} ms through the port ({port:.2} million a second),\n\
-                     {} in {:.2} ms through the debugger's protocol ({gdb:.3}): {:.0} times as fast",
-                    dump.entries,
-                    dump.port_ms,
-                    dump.gdb_entries,
-                    dump.gdb_ms,
-                    port / gdb
-                );
-            }
-        }
-        f.write_str(&text)
+        write!(f, "{}", self.dump)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packets_are_decoded() {
-        assert_eq!(decode(b"0* 7f"), Some(vec![0, 0, 0x7f]));
-        assert_eq!(decode(b"E01"), None);
-        assert_eq!(decode(b"*"), None);
+impl fmt::Display for DumpFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[allow(clippy::cast_precision_loss, reason = "rates for people")]
+        let rate = |entries: u64, ms: f64| entries as f64 / ms / 1000.0;
+        let port = rate(self.entries, self.port_ms);
+        writeln!(f, "the page tables of a process that stands still: entries, time, speed")?;
+        let mut row = |name: &str, entries: u64, ms: f64| {
+            let speed = rate(entries, ms);
+            writeln!(
+                f,
+                "  {name:<26}{entries:>9} {ms:>9.2} ms {speed:>9.3} million/s, port {:.0} times as fast",
+                port / speed
+            )
+        };
+        row("debug port, runs as JSON", self.entries, self.port_ms)?;
+        row("gdb's packets alone", self.packets.entries, self.packets.ms)?;
+        if let Some(gdb) = &self.gdb {
+            row("a script in gdb", gdb.entries, gdb.ms)?;
+        }
+        match &self.without_gdb_because {
+            Some(reason) => writeln!(f, "  no script in gdb: {reason}"),
+            None => Ok(()),
+        }
     }
 }

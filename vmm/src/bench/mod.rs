@@ -8,12 +8,16 @@
 //! * [`lab`]: one boot of a lab
 //! * [`qemu`]: one boot of QEMU's microvm
 //! * [`process`]: starting a process and waiting for it, with times
+//! * [`debug`]: what the debug port costs; beside it [`debugger`], a script in gdb
+//! * [`programs`]: programs for the guest that are measured
 //! * [`summary`]: least and median of what was measured
 //! * [`render`]: the result for people
 
 pub mod debug;
+pub mod debugger;
 pub mod lab;
 pub mod process;
+pub mod programs;
 pub mod qemu;
 pub mod render;
 pub mod summary;

@@ -24,8 +24,8 @@ pub(super) struct Bench {
 enum What {
     /// Boot again and again, beside QEMU's microvm where that is installed
     Boot(Boot),
-    /// Dump, compare and search the page tables of a large process; with a program,
-    /// run it alone and with clients of the debug port as well
+    /// Dump, compare and search the page tables of a large process; slow a program
+    /// down by clients of the debug port; dump a process through the port and by gdb
     Debug(Debug),
 }
 
@@ -53,7 +53,14 @@ struct Debug {
     /// Write JSON instead of text
     #[arg(long)]
     json: bool,
-    /// A program that faults a lot, for some seconds, and its arguments
+    /// How much memory the process has touched that is also dumped by gdb
+    #[arg(long, value_name = "MIB", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=1984))]
+    touched: u32,
+    /// Measure no labs, only what needs no KVM
+    #[arg(long)]
+    no_labs: bool,
+    /// A program to be slowed down, and its arguments, in place of the built-in one,
+    /// which does nothing but fault
     #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
     program: Vec<OsString>,
 }
@@ -84,13 +91,9 @@ impl Debug {
         let mapped = u64::from(self.mapped.get()) << 20;
         let in_order = speed::measure(mapped, false).map_err(failed)?;
         let scattered = speed::measure(mapped, true).map_err(failed)?;
-        let clients = match self.program.as_slice() {
-            [] => None,
-            program => {
-                let bench = DebugBench { runs: self.runs.get(), program: program.to_vec() };
-                Some(bench.run()?)
-            }
-        };
+        let (runs, program) = (self.runs.get(), self.program.clone());
+        let bench = DebugBench { runs, program, touched: self.touched };
+        let clients = if self.no_labs { None } else { Some(bench.run()?) };
         if self.json {
             let report = serde_json::json!({
                 "mapped_bytes": mapped,

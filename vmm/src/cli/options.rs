@@ -54,7 +54,8 @@ pub(super) struct LabOptions {
     /// it is 0) with a token that is printed. `pagelab debug` speaks with it
     #[arg(long, value_name = "ADDR")]
     debug: Option<DebugAddress>,
-    /// Let gdb connect, to the path of a Unix socket or to 127.0.0.1:PORT: `target remote ADDR`
+    /// Let gdb connect (`target remote ADDR`): to the path of a Unix socket, for this user
+    /// alone, or to 127.0.0.1:PORT, for every user of this machine: gdb knows no token
     #[arg(long, value_name = "ADDR")]
     gdb: Option<DebugAddress>,
     /// Stop before the guest's first instruction, until the debug port or gdb lets it go on

@@ -1,35 +1,70 @@
 //! Which kind of breakpoint does what is wanted, on this kind of host.
 //!
-//! A program is stopped by an `int3` in its memory, the kernel by a debug
-//! register. Memory is watched by debug registers, which needs virtualization
-//! hardware: without it, ring 3 runs with the host's own debug registers, and
-//! ring 0 is emulated without looking at what it accesses.
+//! | to stop… | with virtualization hardware | without |
+//! | --- | --- | --- |
+//! | a program | `int3` in its memory | the same |
+//! | the kernel | `int3` in its memory | a debug register: ring 0 is emulated |
+//! | at an access | a debug register | stepping |
+//!
+//! Without hardware, ring 3 runs with the host's own debug registers, and ring 0
+//! is emulated without looking at what it accesses. There are hosts with hardware,
+//! emulated ones, whose debug registers do nothing in a guest: that is found out
+//! by trying, once somebody wants one ([`DebugHost::registers`]).
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::layout::USER_END;
 
+use crate::host;
+use crate::host::probe::{self, DebugRegisters};
 use crate::inspect::AddressSpace;
 use crate::memory::GuestRam;
 use crate::vstate::control::{ControlError, VcpuControl};
-use crate::vstate::guest_debug::{Condition, SoftwareBreakpoint};
+use crate::vstate::guest_debug::{Condition, Means, SoftwareBreakpoint};
+
+/// Most watchpoints that are kept by stepping.
+const MOST_STEPPED: usize = 16;
 
 /// Why there is no breakpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum BreakpointError {
-    /// All debug registers are used.
-    #[error("no debug register is free for it: there are four, and one is needed for programs")]
+    /// All places are used.
+    #[error("there is no room for another one; take one away first")]
     NoneFree,
-    /// The host cannot.
-    #[error("this host's KVM works without virtualization hardware and cannot watch memory")]
-    NoWatchpoints,
     /// There is no instruction to replace.
     #[error("{0:#x} is not mapped (yet): stop at its page fault first")]
     NotMapped(u64),
     /// The guest runs.
     #[error(transparent)]
     Control(#[from] ControlError),
+}
+
+/// What the host's KVM can do for a debugger.
+#[derive(Debug)]
+pub struct DebugHost {
+    /// Whether there is no virtualization hardware.
+    without_hardware: bool,
+    kvm: PathBuf,
+    registers: OnceLock<DebugRegisters>,
+}
+
+impl DebugHost {
+    /// A host, with or without virtualization hardware, whose KVM is at `kvm`.
+    #[must_use]
+    pub const fn new(without_hardware: bool, kvm: PathBuf) -> Self {
+        Self { without_hardware, kvm, registers: OnceLock::new() }
+    }
+
+    /// What debug registers do, tried out at the first call.
+    pub fn registers(&self) -> DebugRegisters {
+        *self.registers.get_or_init(|| {
+            let found = host::open(&self.kvm).map(|kvm| probe::debug_registers(&kvm));
+            log::info!("debug registers of a guest: {found:?}");
+            found.unwrap_or_default()
+        })
+    }
 }
 
 /// Sets and removes breakpoints.
@@ -39,38 +74,83 @@ pub struct Breaker {
     pub control: Arc<VcpuControl>,
     /// The guest's memory.
     pub ram: Arc<GuestRam>,
-    /// Whether there is no virtualization hardware.
-    pub without_hardware: bool,
+    /// What the host can do.
+    pub host: Arc<DebugHost>,
 }
 
 impl Breaker {
-    /// Stops the guest at `address` under `condition`.
+    /// Stops the guest at `address` under `condition`; says how.
     ///
     /// # Errors
     ///
     /// If that cannot be done.
-    pub fn add(&self, address: u64, condition: Condition) -> Result<(), BreakpointError> {
-        let mut breakpoints = self.control.breakpoints();
-        let is_program = address < USER_END.0;
-        if condition == Condition::Execute && is_program {
-            let root = self.control.registers()?.cr3;
-            let space = AddressSpace::new(&*self.ram, root);
-            let physical = space.walk(GuestVirt(address)).physical();
-            let physical = physical.ok_or(BreakpointError::NotMapped(address))?;
-            let breakpoint = SoftwareBreakpoint { address, physical };
-            if !breakpoints.software.contains(&breakpoint) {
-                breakpoints.software.push(breakpoint);
-            }
-        } else {
-            if condition != Condition::Execute && self.without_hardware {
-                return Err(BreakpointError::NoWatchpoints);
-            }
-            // There, the last one is for the guest's handler of int3.
-            let usable = breakpoints.hardware.len() - usize::from(self.without_hardware);
-            let free = breakpoints.hardware[..usable].iter_mut().find(|place| place.is_none());
-            *free.ok_or(BreakpointError::NoneFree)? = Some((address, condition));
+    pub fn add(&self, address: u64, condition: Condition) -> Result<Means, BreakpointError> {
+        let in_memory = address < USER_END.0 || !self.host.without_hardware;
+        let means = match condition {
+            Condition::Execute if in_memory => Means::Int3,
+            Condition::Execute => Means::Register,
+            Condition::Write(_) | Condition::Access(_) => self.means_to_watch(),
+        };
+        self.add_by(means, address, condition)
+    }
+
+    /// The same, for an instruction, without changing memory where that is
+    /// possible.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be done.
+    pub fn add_unseen(&self, address: u64) -> Result<Means, BreakpointError> {
+        let found = self.host.registers();
+        let heeded =
+            if address < USER_END.0 { found.program_execute } else { found.kernel_execute };
+        if !heeded || self.free_register().is_none() {
+            return self.add(address, Condition::Execute);
         }
-        Ok(self.control.set_breakpoints(breakpoints)?)
+        self.add_by(Means::Register, address, Condition::Execute)
+    }
+
+    fn means_to_watch(&self) -> Means {
+        let found = self.host.registers();
+        let watches = found.kernel_write && found.program_write;
+        if watches && self.free_register().is_some() { Means::Register } else { Means::Stepping }
+    }
+
+    fn free_register(&self) -> Option<usize> {
+        let hardware = self.control.breakpoints().hardware;
+        // There, the last one is for the guest's handler of int3.
+        let usable = hardware.len() - usize::from(self.host.without_hardware);
+        hardware[..usable].iter().position(Option::is_none)
+    }
+
+    fn add_by(
+        &self,
+        means: Means,
+        address: u64,
+        condition: Condition,
+    ) -> Result<Means, BreakpointError> {
+        let mut breakpoints = self.control.breakpoints();
+        match means {
+            Means::Register => {
+                let free = self.free_register().ok_or(BreakpointError::NoneFree)?;
+                breakpoints.hardware[free] = Some((address, condition));
+            }
+            Means::Stepping if breakpoints.stepped.len() >= MOST_STEPPED => {
+                return Err(BreakpointError::NoneFree);
+            }
+            Means::Stepping => breakpoints.stepped.push((address, condition)),
+            Means::Int3 => {
+                let root = self.control.registers()?.cr3;
+                let physical = AddressSpace::new(&*self.ram, root).walk(GuestVirt(address));
+                let physical = physical.physical().ok_or(BreakpointError::NotMapped(address))?;
+                let breakpoint = SoftwareBreakpoint { address, physical };
+                if !breakpoints.software.contains(&breakpoint) {
+                    breakpoints.software.push(breakpoint);
+                }
+            }
+        }
+        self.control.set_breakpoints(breakpoints)?;
+        Ok(means)
     }
 
     /// Removes those at `address` that `meant` says, or all of them; says how many.
@@ -88,6 +168,9 @@ impl Breaker {
         let hit = |other: u64| address.is_none_or(|address| address == other);
         breakpoints.software.retain(|other| !(hit(other.address) && meant(Condition::Execute)));
         removed -= breakpoints.software.len();
+        let stepped = breakpoints.stepped.len();
+        breakpoints.stepped.retain(|(other, condition)| !(hit(*other) && meant(*condition)));
+        removed += stepped - breakpoints.stepped.len();
         for place in &mut breakpoints.hardware {
             if place.is_some_and(|(other, condition)| hit(other) && meant(condition)) {
                 *place = None;

@@ -3,7 +3,7 @@
 //! A command is sent as it was typed and its answer copied, up to the line that
 //! says how it went; or, for programs, as a JSON-RPC call made with the same table
 //! of commands. `> FILE` behind a command puts the answer into a file of whoever
-//! asks: the lab itself writes no files.
+//! asks, `memory … save FILE` the bytes themselves: the lab itself writes no files.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use vmm_sys_util::signal::register_signal_handler;
 
 use super::address::DebugAddress;
+use super::answers::pages::hex_bytes;
 use super::commands;
 use super::listener::Stream;
 use super::protocol::{Call, CommandError, Parameters};
@@ -104,6 +105,12 @@ impl Client {
     ///
     /// If that did not work, or if the lab says no.
     pub fn run(&mut self, words: &[String]) -> Result<(), ClientError> {
+        if let [command @ .., save, path] = words
+            && save == "save"
+            && command.first().is_some_and(|name| name == "memory")
+        {
+            return self.save(command, Path::new(path));
+        }
         let (words, file) = split_file(words);
         let Some(name) = words.first() else { return Ok(()) };
         let watches = name == "watch";
@@ -116,6 +123,19 @@ impl Client {
                 file.flush().map_err(failed)
             }
         }
+    }
+
+    /// Puts the bytes that a command shows into a file.
+    fn save(&mut self, command: &[String], path: &Path) -> Result<(), ClientError> {
+        self.call(command)?;
+        let mut answer = Vec::new();
+        self.copy_json(&mut answer)?;
+        let bytes = bytes_of(&answer)
+            .ok_or_else(|| ClientError::Refused("the lab's answer holds no bytes".to_owned()))?;
+        let failed = |source| ClientError::File { path: path.to_owned(), source };
+        std::fs::write(path, &bytes).map_err(failed)?;
+        println!("{} bytes in {}", bytes.len(), path.display());
+        Ok(())
     }
 
     fn ask(
@@ -273,9 +293,22 @@ fn show_note(line: &str) {
 }
 
 fn write_out(out: &mut dyn Write, line: &str) -> Result<(), ClientError> {
-    out.write_all(line.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|source| ClientError::File { path: PathBuf::from("the answer"), source })
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(|source| {
+        match source.kind() {
+            ErrorKind::BrokenPipe => ClientError::SeenEnough,
+            _ => ClientError::File { path: PathBuf::from("the answer"), source },
+        }
+    })
+}
+
+/// The bytes of an answer of `memory` in JSON.
+fn bytes_of(answer: &[u8]) -> Option<Vec<u8>> {
+    let answer: Value = serde_json::from_slice(answer).ok()?;
+    let mut bytes = Vec::new();
+    for row in answer["result"]["rows"].as_array()? {
+        bytes.extend(hex_bytes(row["bytes"].as_str()?)?);
+    }
+    Some(bytes)
 }
 
 /// Parts a command from the file that its answer goes to: `… > FILE`, and for
@@ -327,6 +360,14 @@ mod tests {
         assert_eq!(split("trace a.json"), ("trace".to_owned(), Some("a.json".to_owned())));
         assert_eq!(split("trace pid=2"), ("trace pid=2".to_owned(), None));
         assert_eq!(split("help trace"), ("help trace".to_owned(), None));
+    }
+
+    #[test]
+    fn memory_is_saved_as_bytes() {
+        let answer = br#"{"result":{"rows":[{"bytes":"00ff"},{"bytes":"10"}]}}"#;
+        assert_eq!(bytes_of(answer), Some(vec![0, 0xff, 0x10]));
+        assert_eq!(bytes_of(br#"{"result":{"rows":[{"bytes":"0"}]}}"#), None);
+        assert_eq!(bytes_of(b"{}"), None);
     }
 
     #[test]

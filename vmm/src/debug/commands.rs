@@ -334,7 +334,7 @@ pub static COMMANDS: &[Command] = &[
     command!("regs", "the registers of a paused processor", [], "regs", control::regs),
     command!(
         "memory",
-        "bytes of the guest's memory",
+        "bytes of the guest's memory; pagelab debug also puts them into a file: … save FILE",
         [
             ADDRESS,
             optional("length", Kind::Number, "how many bytes; 64 if left out"),

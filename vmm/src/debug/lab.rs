@@ -7,7 +7,7 @@ use std::time::Instant;
 use pagelab_abi::lab::FaultCounters;
 use serde_json::{Value, json};
 
-use super::breakpoints::Breaker;
+use super::breakpoints::{Breaker, DebugHost};
 use super::fault_stops::FaultStops;
 use super::history::History;
 use super::protocol::CommandError;
@@ -22,6 +22,7 @@ use crate::kvm_stats::KvmStats;
 use crate::machine::observer::{Events, Recording};
 use crate::memory::GuestRam;
 use crate::vstate::control::{Activity, ControlError, Pause, VcpuControl};
+use crate::vstate::guest_debug::Condition;
 
 /// Most moments that are remembered.
 pub const MOST_MARKS: usize = 256;
@@ -59,9 +60,10 @@ pub struct Lab {
     pub tsc_khz: u64,
     /// The kernel's ELF.
     pub kernel: Arc<[u8]>,
-    /// Whether the host's KVM works without virtualization hardware, and so
-    /// cannot watch memory or stop a program by debug registers.
+    /// Whether the host's KVM works without virtualization hardware.
     pub without_hardware: bool,
+    /// What it can do for a debugger.
+    pub debug_host: Arc<DebugHost>,
     /// KVM's statistics, if it gives any out.
     pub statistics: Option<KvmStats>,
     /// The same of the whole machine.
@@ -118,7 +120,7 @@ impl Lab {
         Breaker {
             control: Arc::clone(&self.control),
             ram: Arc::clone(&self.ram),
-            without_hardware: self.without_hardware,
+            host: Arc::clone(&self.debug_host),
         }
     }
 
@@ -172,7 +174,18 @@ fn describe_pause(pause: Pause) -> (Value, String) {
             });
             (value, format!("paused: behind a fault\n{}", super::event_text::line(&event)))
         }
-        Pause::Breakpoint { pc, dr6, software } => {
+        Pause::Breakpoint { pc, watched: Some((address, condition)), .. } => {
+            let how = match condition {
+                Condition::Access(_) => "accessed",
+                Condition::Write(_) | Condition::Execute => "written",
+            };
+            let value = json!({
+                "state": "paused", "why": "watchpoint", "at": format!("{pc:#x}"),
+                "address": format!("{address:#x}"), "how": how,
+            });
+            (value, format!("paused: {address:#x} was {how}, by the instruction before {pc:#x}"))
+        }
+        Pause::Breakpoint { pc, dr6, software, watched: None } => {
             let value = json!({
                 "state": "paused", "why": "breakpoint", "at": format!("{pc:#x}"),
                 "hardware": dr6 & 0xf, "software": software,

@@ -84,6 +84,7 @@ pub(crate) struct LoopEnd {
     pub(crate) exits: ExitCounts,
     pub(crate) statistics: Statistics,
     pub(crate) entered: Instant,
+    pub(crate) processor_time: Duration,
 }
 
 /// What ended the wait.
@@ -205,6 +206,7 @@ fn finish(manager: &mut Manager, verdict: &Verdict, vcpu: VcpuHandle, cause: Cau
                 exits: ExitCounts::default(),
                 statistics: Statistics::default(),
                 entered: asked,
+                processor_time: Duration::ZERO,
             };
         }
         vcpu.stop();
@@ -213,17 +215,18 @@ fn finish(manager: &mut Manager, verdict: &Verdict, vcpu: VcpuHandle, cause: Cau
         }
     }
     match vcpu.join() {
-        Ok(VcpuEnd { reason, registers, exits, statistics, entered }) => {
+        Ok(VcpuEnd { reason, registers, exits, statistics, entered, processor_time }) => {
             let nothing = || StopReason::VcpuLost("it was not asked to".to_owned());
             // A guest that ended by itself just before it was stopped did so.
             let reason = reason.or_else(|| explain(cause, Some(registers))).unwrap_or_else(nothing);
-            LoopEnd { reason, exits, statistics, entered }
+            LoopEnd { reason, exits, statistics, entered, processor_time }
         }
         Err(what) => LoopEnd {
             reason: StopReason::VcpuLost(what),
             exits: ExitCounts::default(),
             statistics: Statistics::default(),
             entered: asked,
+            processor_time: Duration::ZERO,
         },
     }
 }

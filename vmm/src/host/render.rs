@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use super::HostReport;
 use super::modules::SecondLevel;
-use super::probe::{Finding, Findings, RingZero, Syscall, Sysret};
+use super::probe::{DebugRegisters, Finding, Findings, RingZero, Syscall, Sysret};
 
 /// Width of the column of names.
 const NAME_WIDTH: usize = 17;
@@ -101,6 +101,7 @@ impl HostReport {
             Sysret::Works => "returns to ring 3".to_owned(),
             Sysret::Refused => "refused with #GP: IRETQ must do".to_owned(),
         });
+        page.finding("debug registers", &self.probes.debug_registers, describe_debug_registers);
         page.finding("exit (out)", exit, |found| {
             format!(
                 "{} there and back, at best {}",
@@ -190,6 +191,21 @@ impl HostReport {
             page.text(&format!("The lab cannot run here: missing {}.", missing.join(", ")));
         }
     }
+}
+
+/// What debug registers stop.
+fn describe_debug_registers(found: &DebugRegisters) -> String {
+    let what = |execute, write| match (execute, write) {
+        (true, true) => "instructions and stores",
+        (true, false) => "instructions, no stores",
+        (false, true) => "stores, no instructions",
+        (false, false) => "nothing",
+    };
+    format!(
+        "stop in ring 0: {}; in ring 3: {}",
+        what(found.kernel_execute, found.kernel_write),
+        what(found.program_execute, found.program_write)
+    )
 }
 
 fn describe_ring_zero(found: &RingZero) -> String {

@@ -159,7 +159,8 @@ const fn is_memory(kind: OpKind) -> bool {
     )
 }
 
-fn register_value(registers: &impl RegisterValues, register: Register) -> Option<u64> {
+/// The value of a register that addresses are made of.
+pub(crate) fn register_value(registers: &impl RegisterValues, register: Register) -> Option<u64> {
     let (fs, gs) = registers.segment_bases();
     match register {
         Register::FS => return Some(fs),

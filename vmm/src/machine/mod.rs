@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pagelab_abi::layout::{LAB_IRQ, LAB_PORT, LAB_PORT_COUNT, SERIAL_IRQ, SERIAL_PORT};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::debug::breakpoints::Breaker;
+use crate::debug::breakpoints::{Breaker, DebugHost};
 use crate::debug::fault_stops::FaultStops;
 use crate::debug::gdb::PreparedGdb;
 use crate::debug::gdb::target::Guest;
@@ -132,6 +132,8 @@ pub struct Finished {
     pub setup: Duration,
     /// From the first entry to the end.
     pub running: Duration,
+    /// How much of that its thread had a processor of the host's.
+    pub processor_time: Duration,
     /// What folders and swap did.
     pub virtio: VirtioReport,
     /// The guest's memory, as it was left.
@@ -152,7 +154,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let wires = Wires::new(&vm)?;
     let shared = Arc::new(SharedPages::new(Arc::clone(&ram), config.events.flags()));
     let output = HostOutput::new(Arc::clone(&stop)).map_err(MachineError::Descriptor)?;
-    let debugged = Debugged::new(&config.debug, &shared)?;
+    let debugged = Debugged::new(&config, &shared, &vm)?;
     let history = debugged.history.clone();
     let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone(), history);
 
@@ -216,6 +218,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
         tsc_khz,
         setup: ended.entered.saturating_duration_since(began),
         running: finished.saturating_duration_since(ended.entered),
+        processor_time: ended.processor_time,
         virtio: virtio_report,
         ram,
     })
@@ -225,17 +228,25 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
 struct Debugged {
     control: Arc<VcpuControl>,
     stops: Arc<FaultStops>,
+    host: Arc<DebugHost>,
     /// Events are kept only where somebody can ask for them.
     history: Option<Arc<History>>,
 }
 
 impl Debugged {
-    fn new(config: &DebugConfig, shared: &Arc<SharedPages>) -> Result<Self, MachineError> {
+    fn new(
+        config: &MachineConfig<'_>,
+        shared: &Arc<SharedPages>,
+        vm: &Vm,
+    ) -> Result<Self, MachineError> {
+        let without_hardware = vm.lets_debug_exceptions_through();
+        let host = Arc::new(DebugHost::new(without_hardware, config.kvm.clone()));
+        let config = &config.debug;
         let control = VcpuControl::new(config.paused).map_err(MachineError::Descriptor)?;
         let control = Arc::new(control);
         let stops = Arc::new(FaultStops::new(Arc::clone(shared), Arc::clone(&control)));
         let history = config.address.as_ref().map(|_| Arc::default());
-        Ok(Self { control, stops, history })
+        Ok(Self { control, stops, host, history })
     }
 
     /// Prepares the debugger's port, if one is wanted.
@@ -249,7 +260,7 @@ impl Debugged {
         let breaker = Breaker {
             control: Arc::clone(&self.control),
             ram: Arc::clone(vm.ram()),
-            without_hardware: vm.lets_debug_exceptions_through(),
+            host: Arc::clone(&self.host),
         };
         let guest = Guest::new(breaker, Arc::clone(shared));
         Ok(Some(PreparedGdb::new(address, guest, config.announce)?))
@@ -278,6 +289,7 @@ impl Debugged {
             tsc_khz: vcpu.tsc_khz(),
             kernel: config.kernel.into(),
             without_hardware: vm.lets_debug_exceptions_through(),
+            debug_host: self.host,
             statistics: statistics.inspect_err(|error| log::info!("{error}")).ok(),
             vm_statistics: KvmStats::open(vm.fd()).ok(),
             host_faults: None,

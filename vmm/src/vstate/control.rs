@@ -25,7 +25,7 @@ use pagelab_abi::layout::USER_END;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
-use super::guest_debug::Breakpoints;
+use super::guest_debug::{Breakpoints, Condition};
 use super::registers;
 use super::stepping::{BREAKPOINT, Debugging};
 use crate::stop::Registers;
@@ -49,6 +49,8 @@ pub enum Pause {
         dr6: u64,
         /// Whether an `int3` did it.
         software: bool,
+        /// The memory that was accessed, where that was waited for.
+        watched: Option<(u64, Condition)>,
     },
 }
 
@@ -433,11 +435,15 @@ impl VcpuControl {
         }
         let mut state = self.state();
         let own = !software && debugging.is_guests_own(vcpu, pc);
-        if !own && (software || dr6 & HIT != 0) {
-            return self.want(&mut state, Pause::Breakpoint { pc, dr6, software });
+        let by_register = state.breakpoints.hit(dr6 & HIT);
+        let by_register = by_register.filter(|(_, condition)| *condition != Condition::Execute);
+        let watched = debugging.watched(pc).or(by_register);
+        if watched.is_some() || !own && (software || dr6 & HIT != 0) {
+            return self.want(&mut state, Pause::Breakpoint { pc, dr6, software, watched });
         }
         let step = state.stepping.is_some();
-        if !own && debugging.stepped_over(vcpu, step) && !step {
+        let watches = !state.breakpoints.stepped.is_empty();
+        if !own && debugging.stepped_over(vcpu, step) && !step && !watches {
             return;
         }
         self.step_on(&mut state, vcpu, debugging, pc);

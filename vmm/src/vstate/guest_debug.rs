@@ -26,6 +26,27 @@ pub struct SoftwareBreakpoint {
     pub physical: GuestPhys,
 }
 
+/// How a breakpoint or watchpoint is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// One of the processor's debug registers.
+    Register,
+    /// An `int3` in memory.
+    Int3,
+    /// Every instruction is stepped, and looked at before.
+    Stepping,
+}
+
+impl std::fmt::Display for Means {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Register => "debug register",
+            Self::Int3 => "int3",
+            Self::Stepping => "stepping",
+        })
+    }
+}
+
 /// The breakpoints of a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Breakpoints {
@@ -33,6 +54,8 @@ pub struct Breakpoints {
     pub hardware: [Option<(u64, Condition)>; HARDWARE_BREAKPOINTS],
     /// Those in memory.
     pub software: Vec<SoftwareBreakpoint>,
+    /// Watchpoints that no debug register keeps: each instruction is stepped.
+    pub stepped: Vec<(u64, Condition)>,
 }
 
 impl Breakpoints {
@@ -40,6 +63,12 @@ impl Breakpoints {
     pub(super) const fn any_hardware(&self) -> bool {
         let [a, b, c, d] = &self.hardware;
         a.is_some() || b.is_some() || c.is_some() || d.is_some()
+    }
+
+    /// What the debug registers that a debug exception names wait for: the first.
+    pub(super) fn hit(&self, dr6: u64) -> Option<(u64, Condition)> {
+        let hit = self.hardware.iter().enumerate().filter(|(index, _)| dr6 >> index & 1 != 0);
+        hit.filter_map(|(_, breakpoint)| *breakpoint).next()
     }
 
     /// Those that do not stop an instruction at `pc` from being executed.
@@ -55,7 +84,8 @@ impl Breakpoints {
     }
 
     /// The debug registers that say so.
-    pub(super) fn registers(&self) -> [u64; 8] {
+    #[must_use]
+    pub fn registers(&self) -> [u64; 8] {
         /// DR7: exact data breakpoints, and the bit that is always set.
         const ALWAYS: u64 = 1 << 9 | 1 << 10;
         let mut registers = [0; 8];

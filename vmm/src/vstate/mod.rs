@@ -5,12 +5,14 @@
 //! * [`vcpu`]: the processor: its thread, its run loop, stopping it
 //! * [`control`]: pausing the processor and looking at it, from another thread
 //! * [`guest_debug`]: breakpoints and watchpoints
-//! * `stepping`: making the processor stop there
+//! * `stepping`: making the processor stop there; `foresight`: what memory the
+//!   next instruction accesses
 //! * [`entry`]: the state that a guest starts in
 //! * [`registers`]: the processor's state, copied out
 
 pub mod control;
 pub mod entry;
+mod foresight;
 pub mod guest_debug;
 pub mod registers;
 mod stepping;

@@ -9,6 +9,9 @@
 //! been executed: the processor is in ring 3 again as if KVM had stopped it there.
 //! The other way, an `iretq` to ring 3 would run on; when it is to be stepped, it
 //! is done here.
+//!
+//! Watchpoints that no debug register keeps ([`Breakpoints::stepped`]) have each
+//! instruction stepped: before it, what it will access is found out ([`Foreseen`]).
 
 use std::sync::Arc;
 
@@ -19,6 +22,7 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use pagelab_abi::addr::{GuestPhys, GuestVirt};
 
+use super::foresight::{self, Foreseen};
 use super::guest_debug::{Breakpoints, Condition, HARDWARE_BREAKPOINTS, SoftwareBreakpoint};
 use crate::inspect::AddressSpace;
 use crate::memory::GuestRam;
@@ -46,6 +50,10 @@ pub(super) struct Debugging {
     patched: Vec<(SoftwareBreakpoint, u8)>,
     /// What there is besides, once an instruction at a breakpoint was stepped.
     stepping_over: Option<Breakpoints>,
+    /// What the instruction that is stepped does to watched memory.
+    foreseen: Option<Foreseen>,
+    /// Steps since an interrupt could come; 0: now one can.
+    steps_without: u32,
 }
 
 impl Debugging {
@@ -59,12 +67,15 @@ impl Debugging {
             told: (Breakpoints::default(), false),
             patched: Vec::new(),
             stepping_over: None,
+            foreseen: None,
+            steps_without: 0,
         }
     }
 
     /// The guest pauses: memory is again what the guest put there.
     pub(super) fn pause(&mut self) {
         self.stepping_over = None;
+        self.foreseen = None;
         for (breakpoint, original) in std::mem::take(&mut self.patched) {
             // What is no `int3` any more is not ours.
             if self.byte(breakpoint.physical) == Some(INT3) {
@@ -80,8 +91,12 @@ impl Debugging {
         if idle && self.told == (Breakpoints::default(), false) {
             return false;
         }
-        if step && self.lets_through && self.return_to_user(vcpu) {
+        let watches = !breakpoints.stepped.is_empty();
+        if (step || watches) && self.lets_through && self.return_to_user(vcpu) {
             return true;
+        }
+        if watches {
+            self.foresee(vcpu, breakpoints);
         }
         let pc = vcpu.get_regs().map_or(0, |regs| regs.rip);
         let all = self.with_handler(vcpu, breakpoints);
@@ -90,6 +105,25 @@ impl Debugging {
         self.stepping_over = over.then_some(all);
         self.tell(vcpu, others, step || over);
         false
+    }
+
+    /// Looks at the instruction that is stepped next, and decides whether an
+    /// interrupt may come first.
+    ///
+    /// While each instruction is stepped, the time between two of the guest's
+    /// timer interrupts is not enough to handle one: it would do nothing else. So
+    /// they are held back for a while, but for a processor that has nothing to do.
+    fn foresee(&mut self, vcpu: &VcpuFd, breakpoints: &Breakpoints) {
+        const STEPS_WITHOUT: u32 = 4096;
+        let (foreseen, halts) = foresight::look(vcpu, &self.ram, &breakpoints.stepped);
+        self.foreseen = foreseen;
+        self.steps_without = if halts { 0 } else { (self.steps_without + 1) % STEPS_WITHOUT };
+    }
+
+    /// Whether the instruction that was just stepped, and led to `pc`, accessed
+    /// watched memory.
+    pub(super) fn watched(&mut self, pc: u64) -> Option<(u64, Condition)> {
+        self.foreseen.take().and_then(|foreseen| foreseen.came_true(pc))
     }
 
     /// A step is done. If it was one over a breakpoint, the guest goes on with
@@ -121,9 +155,9 @@ impl Debugging {
             self.patch(*breakpoint);
         }
         let mut control = 0;
-        if step {
+        if step || !breakpoints.stepped.is_empty() {
             control |= KVM_GUESTDBG_SINGLESTEP;
-            if self.block_interrupts {
+            if self.block_interrupts && (step || self.steps_without > 0) {
                 control |= KVM_GUESTDBG_BLOCKIRQ;
             }
         }
@@ -183,7 +217,7 @@ impl Debugging {
         let at = |vector| self.frame_at_handler(&space, &regs, &sregs, vector);
         if let Some(frame) = at(DEBUG)
             && frame.rflags & TRAP_FLAG != 0
-            && self.told.1
+            && (self.told.1 || !self.told.0.stepped.is_empty())
         {
             frame.leave_to(&mut regs, &mut sregs);
             regs.rflags &= !TRAP_FLAG;

@@ -18,7 +18,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kvm_bindings::kvm_run;
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -107,6 +107,8 @@ pub struct VcpuEnd {
     pub statistics: Statistics,
     /// When the guest was entered for the first time.
     pub entered: Instant,
+    /// How long the thread had a processor of the host's.
+    pub processor_time: Duration,
 }
 
 /// A processor that is ready to run.
@@ -219,7 +221,8 @@ impl Vcpu {
         // since the processor was made.
         let at_end = self.statistics();
         let statistics = Statistics { before_programs: self.before_programs, at_end };
-        VcpuEnd { reason, registers, exits: self.exits, statistics, entered }
+        let processor_time = processor_time();
+        VcpuEnd { reason, registers, exits: self.exits, statistics, entered, processor_time }
     }
 
     /// What KVM has counted until now.
@@ -353,6 +356,12 @@ enum Exit {
     MemoryFault { flags: u64, address: u64, length: u64 },
     Unexpected(String),
     Failed(io::Error),
+}
+
+/// What the calling thread has had of the host's processors.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.try_into().unwrap_or_default()
 }
 
 /// Reads what KVM says about an internal error.

@@ -19,7 +19,7 @@ use super::Shared;
 use super::directory::Directory;
 use crate::error::{self, Error};
 use crate::node::Node;
-use crate::protocol::{EntryOut, SetAttrIn, set};
+use crate::protocol::{Attributes, EntryOut, SetAttrIn, set};
 
 /// Attributes of at most this age in nanoseconds are as good as new when a file
 /// is opened: the walk to it has just brought them.
@@ -136,12 +136,29 @@ impl<S: PageStore> ShareInode<S> {
     /// older version of the file go, unless they were changed here.
     fn revalidate(&self) -> Result<()> {
         let attributes = self.node.attributes(self.shared.now(), Some(AS_NEW))?;
+        self.take_version(&attributes)
+    }
+
+    /// Who asks for the size, or reads up to the end or past it, learns of what
+    /// others did since the attributes are believed no more, as with Linux's client.
+    /// What was written from here is looked at when the file is opened next.
+    fn notice_others(&self) -> Result<()> {
+        let Some(object) = self.known_object() else { return Ok(()) };
+        let attributes = self.node.attributes(self.shared.now(), None)?;
+        if self.node.is_changed_by_us() && attributes.size <= self.shared.store.size(object) {
+            return Ok(());
+        }
+        self.take_version(&attributes)
+    }
+
+    /// The host's file is of this version.
+    fn take_version(&self, attributes: &Attributes) -> Result<()> {
         let Body::Regular(pages) = &self.body else { return Ok(()) };
         let outdated = {
             let mut pages = pages.lock();
             match &mut *pages {
-                Some(data) if data.version != Node::version(&attributes) => {
-                    data.version = Node::version(&attributes);
+                Some(data) if data.version != Node::version(attributes) => {
+                    data.version = Node::version(attributes);
                     // What only we wrote is in the pages already.
                     let same_size = self.shared.store.size(data.object) == attributes.size;
                     let ours = self.node.take_changed_by_us() && same_size;
@@ -192,6 +209,7 @@ impl<S: PageStore> Drop for ShareInode<S> {
 
 impl<S: PageStore> Inode for ShareInode<S> {
     fn metadata(&self) -> Result<Metadata> {
+        self.notice_others()?;
         let mut metadata = self.node.metadata(self.shared.now())?;
         if let Some(object) = self.known_object() {
             // Here it may have grown already.
@@ -211,10 +229,6 @@ impl<S: PageStore> Inode for ShareInode<S> {
     fn is_believed(&self) -> bool {
         let one_name = self.kind() == FileKind::Directory || self.node.links() == 1;
         one_name && self.shared.now() < self.node.believed_until()
-    }
-
-    fn lost_name(&self) {
-        self.node.doubt();
     }
 
     fn change(&self, changes: &Changes) -> Result<()> {
@@ -290,6 +304,11 @@ impl<S: PageStore> Inode for ShareInode<S> {
         Ok(self.shared.connection.unlink(self.node.id(), name)?)
     }
 
+    fn name_is_gone(&self) {
+        // How many are left, the server knows.
+        self.node.doubt();
+    }
+
     fn rmdir(&self, name: &[u8]) -> Result<()> {
         self.changing_names()?;
         Ok(self.shared.connection.remove_directory(self.node.id(), name)?)
@@ -341,6 +360,7 @@ impl<S: PageStore> Inode for ShareInode<S> {
     }
 
     fn size(&self) -> Result<u64> {
+        self.notice_others()?;
         match self.known_object() {
             Some(object) => Ok(self.shared.store.size(object)),
             None => Ok(self.metadata()?.size),
@@ -348,7 +368,11 @@ impl<S: PageStore> Inode for ShareInode<S> {
     }
 
     fn read_at(&self, offset: u64, sink: &mut dyn Sink) -> Result<usize> {
-        self.shared.store.read_at(self.data()?, offset, sink)
+        let object = self.data()?;
+        if offset.saturating_add(sink.remaining() as u64) > self.shared.store.size(object) {
+            self.notice_others()?;
+        }
+        self.shared.store.read_at(object, offset, sink)
     }
 
     fn write_at(&self, offset: u64, source: &mut dyn Source) -> Result<usize> {

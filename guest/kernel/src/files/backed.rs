@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
 use pagelab_hal::sync::Lock;
+use pagelab_mm::object::InsertError;
 use pagelab_mm::{FaultError, Machine, ObjectId, Page, Use};
 use pagelab_vfs::Errno;
 use pagelab_vfs::readahead::{Pattern, Readahead};
@@ -55,6 +56,8 @@ pub struct State {
     pub dirty: Range<u64>,
     /// How many of them are, at most.
     pub dirty_count: u64,
+    /// When they were last written, some could not be.
+    pub failed: bool,
     /// When the first of them became dirty.
     pub dirty_since: u64,
     readahead: Readahead,
@@ -104,6 +107,7 @@ impl Backed {
                 host_size: size,
                 dirty: 0..0,
                 dirty_count: 0,
+                failed: false,
                 dirty_since: 0,
                 readahead: Readahead::default(),
                 pattern: Pattern::Normal,
@@ -175,20 +179,16 @@ impl Backed {
         if memory().frames.available() < run.end - run.start {
             reclaim::free_some();
         }
-        while frames.len() < length {
-            // Only what has to come is worth making room for.
-            let frame = match memory().frames.alloc(Use::Cache) {
-                Some(frame) => frame,
-                None if frames.len() >= needed => break,
-                None => match self.frame_or_room() {
-                    Ok(frame) => frame,
-                    Err(error) => {
-                        release(&frames);
-                        return Err(error);
-                    }
-                },
-            };
-            frames.push(frame);
+        memory().frames.hold().alloc_some(Use::Cache, length, |frame| frames.push(frame));
+        // Only what has to come is worth making room for.
+        while frames.len() < needed {
+            match self.frame_or_room() {
+                Ok(frame) => frames.push(frame),
+                Err(error) => {
+                    release(&frames);
+                    return Err(error);
+                }
+            }
         }
         let reached = run.start + frames.len() as u64;
         self.state.lock().readahead.cut_short(run.end, reached);
@@ -218,20 +218,25 @@ impl Backed {
             self.host_has_size(size);
         }
         pages::clear_from(frames, bytes);
+        let memory = memory();
+        let (mut rest, mut at) = (frames, first);
         let mut result = Err(ReadError::PastEnd);
-        let pages = memory().objects.pages(self.object);
-        for (page, &frame) in (first..).zip(frames) {
-            if page >= pages {
-                release(&[frame]);
-                continue;
+        while !rest.is_empty() {
+            let inserted =
+                memory.objects.insert_run(&memory.machine, memory.frames, self.object, at, rest);
+            // What cannot be put there is passed over: the others may be wanted.
+            let (done, outcome) = match inserted {
+                Ok(count) => (count, Ok(())),
+                Err(InsertError::PastEnd) => (rest.len(), Err(ReadError::PastEnd)),
+                Err(_) => (1, Err(ReadError::OutOfMemory)),
+            };
+            if outcome.is_err() {
+                release(&rest[..done]);
             }
-            let inserted = self.insert(page, frame);
-            if inserted.is_err() {
-                release(&[frame]);
+            if (at..at + done as u64).contains(&index) {
+                result = outcome;
             }
-            if page == index {
-                result = inserted;
-            }
+            (rest, at) = (&rest[done..], at + done as u64);
         }
         result
     }

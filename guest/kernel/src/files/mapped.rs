@@ -9,13 +9,16 @@ use pagelab_abi::directory::NameRecord;
 use pagelab_hal::sync::Lock;
 use pagelab_mm::ObjectId;
 use pagelab_vfs::inode::DeviceNumber;
-use pagelab_vfs::{Inode, PathNode};
+use pagelab_vfs::{Inode, PathNode, WeakPathNode};
 
 use crate::memory::memory;
 use crate::publish;
 
 /// References to an object that nobody maps: its file's.
 const OWN_REFERENCE: u32 = 1;
+
+/// Behind the path of a file without a name.
+const DELETED: &[u8] = b" (deleted)";
 
 /// What a mapped file is called, as `/proc/PID/maps` shows it.
 #[derive(Clone)]
@@ -26,9 +29,26 @@ pub struct MappedName {
     pub inode: u64,
     path: Vec<u8>,
     deleted: bool,
+    /// Where it was when it was mapped first: this knows of new names.
+    node: WeakPathNode,
 }
 
 impl MappedName {
+    fn of(node: &PathNode) -> Self {
+        let (path, deleted) = path_of(node);
+        let (device, inode) = (node.mount().device, node.inode().ino());
+        Self { device, inode, path, deleted, node: node.downgrade() }
+    }
+
+    /// What it is called now, if that is known; returns whether it changed.
+    fn renew(&mut self) -> bool {
+        let Some(node) = self.node.upgrade() else { return false };
+        let (path, deleted) = path_of(&node);
+        let changed = deleted != self.deleted || path != self.path;
+        (self.path, self.deleted) = (path, deleted);
+        changed
+    }
+
     /// Tells the host.
     fn publish(&self, object: ObjectId) {
         publish::name_object(NameRecord {
@@ -45,23 +65,33 @@ impl MappedName {
     pub fn shown(&self) -> Vec<u8> {
         let mut text = self.path.clone();
         if self.deleted {
-            text.extend_from_slice(b" (deleted)");
+            text.extend_from_slice(DELETED);
         }
         text
     }
 }
 
+/// The path of a node, and whether it is one no more.
+fn path_of(node: &PathNode) -> (Vec<u8>, bool) {
+    let mut path = node.display(&super::vfs().root());
+    let deleted = node.dentry().is_deleted();
+    if deleted {
+        path.truncate(path.len() - DELETED.len());
+    }
+    (path, deleted)
+}
+
 /// A file that is held.
 struct Pinned {
     object: ObjectId,
-    inode: Arc<dyn Inode>,
+    node: PathNode,
 }
 
 /// All of them, by the numbers of the objects.
 pub struct MappedFiles {
     names: Lock<BTreeMap<u32, MappedName>>,
-    /// A mapping holds the object only: the file with something behind it is held
-    /// here, so that its pages can still be read and written.
+    /// A mapping holds the object only: its file is held here, so that pages can
+    /// still be read, written and made holes when it has no name any more.
     pinned: Lock<BTreeMap<u32, Pinned>>,
 }
 
@@ -76,42 +106,46 @@ impl MappedFiles {
     pub fn note(&self, object: ObjectId, node: &PathNode, pin: bool) {
         let number = object.number();
         if pin && !self.pinned.lock().contains_key(&number) {
-            self.pinned.lock().insert(number, Pinned { object, inode: node.inode().clone() });
+            self.pinned.lock().insert(number, Pinned { object, node: node.clone() });
         }
-        if self.names.lock().contains_key(&number) {
+        let is_mapped = memory().objects.references(object) != OWN_REFERENCE;
+        if is_mapped && self.names.lock().contains_key(&number) {
             return;
         }
-        let name = MappedName {
-            device: node.mount().device,
-            inode: node.inode().ino(),
-            path: node.display(&super::vfs().root()),
-            deleted: false,
-        };
+        let name = MappedName::of(node);
         name.publish(object);
         self.names.lock().insert(number, name);
     }
 
     /// What a file is called.
     pub fn name(&self, object: ObjectId) -> Option<MappedName> {
-        self.names.lock().get(&object.number()).cloned()
+        let mut names = self.names.lock();
+        let name = names.get_mut(&object.number())?;
+        if name.renew() {
+            name.publish(object);
+        }
+        Some(name.clone())
     }
 
     /// The file of an object, if it is held.
     pub fn pinned(&self, object: ObjectId) -> Option<Arc<dyn Inode>> {
-        self.pinned.lock().get(&object.number()).map(|pinned| pinned.inode.clone())
+        self.pinned.lock().get(&object.number()).map(|pinned| pinned.node.inode().clone())
     }
 
     /// Files that are held although nobody maps them any more.
     pub fn unused(&self) -> Vec<ObjectId> {
         let pinned = self.pinned.lock();
+        if pinned.is_empty() {
+            return Vec::new();
+        }
         let objects = pinned.values().map(|pinned| pinned.object);
         objects.filter(|&object| memory().objects.references(object) == OWN_REFERENCE).collect()
     }
 
     /// Lets go of a file.
     pub fn unpin(&self, object: ObjectId) {
-        let inode = self.pinned.lock().remove(&object.number());
-        drop(inode);
+        let pinned = self.pinned.lock().remove(&object.number());
+        drop(pinned);
     }
 
     /// The file of an object is gone; others may still map it.
@@ -136,5 +170,6 @@ impl MappedFiles {
     pub fn clear(&self) {
         publish::forget_objects();
         self.names.lock().clear();
+        drop(core::mem::take(&mut *self.pinned.lock()));
     }
 }

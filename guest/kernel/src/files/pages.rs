@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use pagelab_abi::addr::{Frame, PAGE_SIZE};
 use pagelab_hal::sync::Lock;
-use pagelab_mm::{FaultError, Machine, NeedsPage, ObjectId, ObjectKind, Page, Use};
+use pagelab_mm::{Copies, FaultError, Machine, NeedsPage, ObjectId, ObjectKind, Page, Use};
 use pagelab_vfs::readahead::Pattern;
 use pagelab_vfs::{Errno, Sink, Source};
 
@@ -90,12 +90,12 @@ fn insert(object: ObjectId, index: u64, frame: Frame) -> Result<(), FaultError> 
 }
 
 /// Takes pages of a file out of every program's memory.
-pub(super) fn unmap(object: ObjectId, from: u64, end: u64) {
+pub(super) fn unmap(object: ObjectId, pages: Range<u64>, copies: Copies) {
     const OWN_REFERENCE: u32 = 1;
     if memory().objects.references(object) == OWN_REFERENCE {
         return;
     }
-    process::unmap_everywhere(object, from..end);
+    process::unmap_everywhere(object, pages, copies);
 }
 
 /// Clears part of a frame.
@@ -111,7 +111,7 @@ fn clear_frame(frame: Frame, part: Range<usize>) {
 
 /// Clears what comes after the first `bytes` bytes of frames in a row.
 pub fn clear_from(frames: &[Frame], bytes: usize) {
-    for (number, &frame) in frames.iter().enumerate() {
+    for (number, &frame) in frames.iter().enumerate().skip(bytes / PAGE_BYTES) {
         let start = number * PAGE_BYTES;
         if bytes <= start {
             memory().machine.zero_frame(frame);

@@ -173,14 +173,7 @@ fn devices(info: &BootInfo) -> impl Iterator<Item = virtio::Device> {
 }
 
 fn mount(Connected { share, file_system }: Connected) -> Result<(), &'static str> {
-    let at = if depth(share.folder) == 0 {
-        vfs().root()
-    } else {
-        tree::mount_point(share.folder).map_err(|_| "no place for a shared folder")?
-    };
-    vfs()
-        .mount(at, share.tag, file_system, share.read_only)
-        .map(drop)
+    tree::mount(share.folder, share.tag, file_system, share.read_only)
         .map_err(|_| "a shared folder cannot be mounted")
 }
 

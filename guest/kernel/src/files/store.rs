@@ -16,7 +16,7 @@ use core::ops::Range;
 
 use pagelab_abi::addr::PAGE_SIZE;
 use pagelab_hal::sync::Lock;
-use pagelab_mm::{FaultError, ObjectId, ObjectKind};
+use pagelab_mm::{Copies, FaultError, ObjectId, ObjectKind};
 use pagelab_vfs::buffer::moved_or_fault;
 use pagelab_vfs::store::{Advice, MAX_FILE_SIZE, ObjectId as FileId, PageBacking, PageStore};
 use pagelab_vfs::write_errors::WriteErrors;
@@ -96,7 +96,7 @@ impl Cache {
         let memory = memory();
         let pages = size.div_ceil(PAGE_SIZE);
         if size < self.size_of(object) {
-            unmap(object, pages, u64::MAX);
+            unmap(object, pages..u64::MAX, Copies::Go);
             clear_tail(object, size);
             program::truncate(object, pages);
         }
@@ -106,7 +106,8 @@ impl Cache {
 
     /// A file is about to be mapped.
     pub fn note_mapping(&self, object: ObjectId, node: &PathNode) {
-        self.mapped.note(object, node, self.backed(object).is_some());
+        let pin = memory().objects.kind(object) == ObjectKind::File;
+        self.mapped.note(object, node, pin);
     }
 
     /// What a mapped file is called.
@@ -124,6 +125,15 @@ impl Cache {
         match self.mapped.pinned(object) {
             Some(inode) => inode.punch_hole(offset, length),
             None => self.punch_hole(FileId(object.number().into()), offset, length),
+        }
+    }
+
+    /// Lets go of files in memory that nobody maps any more.
+    pub fn unpin_unused_in_memory(&self) {
+        for object in self.mapped.unused() {
+            if self.backed(object).is_none() {
+                self.mapped.unpin(object);
+            }
         }
     }
 
@@ -281,9 +291,12 @@ impl PageStore for Cache {
         while done < wanted {
             let (index, within, length) = place(offset + done as u64, wanted - done);
             let pages = (wanted - done).div_ceil(PAGE_BYTES) as u64;
-            let moved = match frame(object, index, pages)? {
-                Some(frame) => copy_out(frame, within, length, sink),
-                None => sink.put_zeros(length),
+            let moved = match frame(object, index, pages) {
+                Ok(Some(frame)) => copy_out(frame, within, length, sink),
+                Ok(None) => sink.put_zeros(length),
+                // What came before is not lost; who reads on learns of it.
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
             };
             done += moved;
             if moved < length {
@@ -355,7 +368,7 @@ impl PageStore for Cache {
             if length < PAGE_BYTES || is_program {
                 clear(object, index, within..within + length)?;
             } else {
-                unmap(object, index, index + 1);
+                unmap(object, index..index + 1, Copies::Stay);
                 if let Some(frame) =
                     memory.objects.remove(&memory.machine, memory.frames, object, index)
                 {

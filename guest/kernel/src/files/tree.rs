@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use pagelab_mm::ObjectId;
 use pagelab_vfs::buffer::SliceSource;
-use pagelab_vfs::inode::{Caching, FileKind, Inode, NewNode};
+use pagelab_vfs::inode::{Caching, FileKind, FileSystem, Inode, NewNode};
 use pagelab_vfs::path::{FsContext, PathNode};
 use pagelab_vfs::procfs::ProcFs;
 use pagelab_vfs::{Errno, Lookup, Result, devfs};
@@ -81,7 +81,7 @@ pub fn plant_over_share() -> Result<()> {
     plant_devices(mount_point(b"/dev")?)?;
     mount_proc(mount_point(b"/proc")?)?;
     for path in KEPT_NOWHERE {
-        vfs().mount(mount_point(path)?, "tmpfs", Arc::new(super::new_tmpfs()?), false)?;
+        mount(path, "tmpfs", Arc::new(super::new_tmpfs()?), false)?;
     }
     Ok(())
 }
@@ -102,28 +102,71 @@ fn mount_proc(at: PathNode) -> Result<()> {
 ///
 /// Without memory, or if a file is in the way.
 pub fn mount_point(path: &[u8]) -> Result<PathNode> {
-    let context = all_permissions();
-    let mut end = 0;
-    while end < path.len() {
-        let start = end + 1;
-        let length = path[start..].iter().position(|&byte| byte == b'/');
-        end = length.map_or(path.len(), |length| start + length);
-        if end == start {
-            continue;
-        }
-        match vfs().make_directory(&context, None, &path[..end], 0o755) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(Errno::EROFS | Errno::EACCES | Errno::EPERM) => {
-                let above = &path[..start];
-                let above = vfs().resolve(&context, None, above, Lookup::FOLLOW)?;
-                let folder = Arc::new(super::new_tmpfs()?);
-                vfs().mount_on_missing(&above, &path[start..end], "tmpfs", folder, false);
-            }
-            Err(error) => return Err(error),
+    for end in ends_of_components(path) {
+        if let Some(missing) = make_folder(&path[..end])? {
+            missing.mount("tmpfs", Arc::new(super::new_tmpfs()?), false);
         }
     }
-    let node = vfs().resolve(&context, None, path, Lookup::FOLLOW)?;
+    let node = vfs().resolve(&all_permissions(), None, path, Lookup::FOLLOW)?;
     if node.dentry().is_directory() { Ok(node) } else { Err(Errno::ENOTDIR) }
+}
+
+/// Mounts a file system on a folder, which is made or stands there as in
+/// [`mount_point`].
+///
+/// # Errors
+///
+/// Without memory, or if a file is in the way.
+pub fn mount(
+    path: &[u8],
+    source: &'static str,
+    file_system: Arc<dyn FileSystem>,
+    read_only: bool,
+) -> Result<()> {
+    let (start, end) = match ends_of_components(path).collect::<Vec<_>>()[..] {
+        [] => return vfs().mount(vfs().root(), source, file_system, read_only).map(drop),
+        [end] => (1, end),
+        [.., start, end] => (start, end),
+    };
+    mount_point(&path[..start])?;
+    if let Some(missing) = make_folder(&path[..end])? {
+        missing.mount(source, file_system, read_only);
+        return Ok(());
+    }
+    vfs().mount(mount_point(path)?, source, file_system, read_only).map(drop)
+}
+
+/// A folder that is not there and cannot be made.
+struct MissingFolder<'a> {
+    above: PathNode,
+    name: &'a [u8],
+}
+
+impl MissingFolder<'_> {
+    /// Has a file system stand there.
+    fn mount(&self, source: &'static str, file_system: Arc<dyn FileSystem>, read_only: bool) {
+        vfs().mount_on_missing(&self.above, self.name, source, file_system, read_only);
+    }
+}
+
+/// Makes a folder if it is not there; says if it cannot be made.
+fn make_folder(path: &[u8]) -> Result<Option<MissingFolder<'_>>> {
+    let context = all_permissions();
+    match vfs().make_directory(&context, None, path, 0o755) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(None),
+        Err(Errno::EROFS | Errno::EACCES | Errno::EPERM) => {
+            let slash = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+            let above = vfs().resolve(&context, None, &path[..=slash], Lookup::FOLLOW)?;
+            Ok(Some(MissingFolder { above, name: &path[slash + 1..] }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where each component of an absolute path ends.
+fn ends_of_components(path: &[u8]) -> impl Iterator<Item = usize> {
+    let is_end = |&end: &usize| path[end - 1] != b'/' && path.get(end).is_none_or(|&b| b == b'/');
+    (1..=path.len()).filter(is_end)
 }
 
 /// Puts the first program into the tree; returns its path.

@@ -14,7 +14,10 @@
 //!
 //! Pages that cannot be written stay dirty and are tried again whenever it is
 //! their turn: each failure is told to all who have the file open
-//! ([`pagelab_vfs::write_errors`]).
+//! ([`pagelab_vfs::write_errors`]). Only where they would take too much of memory
+//! they are given up: they are clean then and may be dropped, which Linux does at
+//! the first failure. A full disk costs data of who writes to it through a mapping
+//! and does not ask `msync`, but nobody's life.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -117,15 +120,32 @@ fn is_much_dirty() -> bool {
     dirty > 0 && dirty > memory().frames.counters().total / DIRTY_SHARE
 }
 
-/// Writes dirty pages if there are too many.
+/// Writes dirty pages if there are too many, and gives up what cannot be written if
+/// there still are.
 #[inline]
 pub fn limit_dirty() {
     if is_much_dirty() {
         for file in cache().all_backed() {
             // Who has the file open is told.
-            let _ = file.flush(0..u64::MAX);
+            if file.flush(0..u64::MAX).is_err() && is_much_dirty() {
+                file.give_up();
+            }
         }
     }
+}
+
+/// Gives up what could not be written when that was tried last: memory is needed,
+/// and there is no other. Returns whether there was anything.
+pub fn give_up_unwritable() -> bool {
+    let mut found = false;
+    for file in cache().all_backed() {
+        let failed = core::mem::take(&mut file.state.lock().failed);
+        if failed {
+            file.give_up();
+        }
+        found |= failed;
+    }
+    found
 }
 
 /// Writes all that is dirty; the first error is returned after all was tried.
@@ -194,10 +214,24 @@ impl Backed {
             }
             result = result.and(written);
         }
+        self.state.lock().failed = result.is_err();
         if result.is_ok() {
             self.note_clean(&range);
         }
         result
+    }
+
+    /// Makes all pages clean although they were not written, which was noted as an
+    /// error each time that was tried.
+    fn give_up(&self) {
+        log::info!("pages of a file that cannot be written are given up");
+        let spaces = AllSpaces::now();
+        let mut from = 0;
+        while let Some((first, frames)) = self.next_run(from, u64::MAX) {
+            from = first + frames.len() as u64;
+            memory().clean_pages(&spaces, (self.object, first), &frames);
+        }
+        self.forget_dirty();
     }
 
     /// Writes the dirty pages of a range and has the host keep what was written.
@@ -259,10 +293,10 @@ impl Backed {
         let size = cache().size_of(self.object);
         let start = first * PAGE_SIZE;
         let bytes = size.saturating_sub(start).min(frames.len() as u64 * PAGE_SIZE);
-        for (index, &frame) in (first..).zip(frames) {
+        for &frame in frames {
             memory.frames.share(frame);
-            memory.clean_page(spaces, self.object, index);
         }
+        memory.clean_pages(spaces, (self.object, first), frames);
         let written = match usize::try_from(bytes) {
             Ok(bytes) if bytes > 0 => self.backing.write_pages(first, frames, bytes),
             _ => Ok(()),
@@ -299,7 +333,7 @@ impl Backed {
         DIRTY_PAGES.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// The file is gone: nothing of it is dirty any more.
+    /// Nothing of the file is dirty any more.
     pub fn forget_dirty(&self) {
         self.note_clean(&(0..u64::MAX));
     }

@@ -134,6 +134,7 @@ pub fn execve(
     thread.become_leader();
     exit::clear_tid(&thread);
     futex::release_robust(&thread);
+    thread.rseq.clear();
     let old = process.replace_space(space);
     hardware::activate(process.space().root());
     drop(old);

@@ -150,6 +150,9 @@ pub fn clone(frame: &TrapFrame, request: &CloneRequest) -> Result<u64, Errno> {
         super::forget(tid);
         return Err(error);
     }
+    if !flags.contains(CloneFlags::VM) {
+        thread.rseq.copy_from(&parent.rseq);
+    }
     store_numbers(&thread, request);
     process.threads.lock().push(thread.clone());
     if !flags.contains(CloneFlags::THREAD) {

@@ -87,7 +87,7 @@ fn main() -> ! {
     scheduler::after_switch();
     lab::reach(Milestone::KernelReady, cpu::timestamp());
     let info = BOOT_INFO.get();
-    for word in info.command_line().split_ascii_whitespace() {
+    for word in words_of_the_kernel(info) {
         if let Some(how) = word.strip_prefix("provoke=") {
             provoke::provoke(how);
         }
@@ -214,6 +214,19 @@ fn first_program(
     files::open_program(&files::first_folders(), &path, given).map_err(CannotRun::File)
 }
 
+/// What separates the kernel's words of the command line from the program's, for
+/// whoever boots the kernel without a module for arguments. As on Linux.
+const END_OF_OPTIONS: &str = "--";
+
+fn words_of_the_kernel(info: &BootInfo) -> impl Iterator<Item = &str> {
+    info.command_line().split_ascii_whitespace().take_while(|&word| word != END_OF_OPTIONS)
+}
+
+fn words_of_the_program(info: &BootInfo) -> impl Iterator<Item = &str> {
+    let words = info.command_line().split_ascii_whitespace();
+    words.skip_while(|&word| word != END_OF_OPTIONS).skip(1)
+}
+
 /// The strings of a module.
 fn strings(info: &BootInfo, kind: u32) -> Vec<Vec<u8>> {
     let module = find(info, kind);
@@ -224,6 +237,7 @@ fn spawn(info: &BootInfo, module: Option<(&Module, ObjectId)>) -> Result<Arc<Pro
     let mut arguments = strings(info, MODULE_ARGUMENTS);
     if arguments.is_empty() {
         arguments.push(b"program".to_vec());
+        arguments.extend(words_of_the_program(info).map(|word| word.as_bytes().to_vec()));
     }
     let file_name = arguments[0].clone();
     let environment = strings(info, MODULE_ENVIRONMENT);

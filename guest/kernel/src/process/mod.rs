@@ -10,6 +10,7 @@
 //! | [`wait`] | a parent learns of it |
 //! | [`init`] | process 1: starts the first program, and balances the books |
 //! | [`thread`], [`scheduler`], [`sleep`], [`futex`] | who runs, who waits |
+//! | [`rseq`] | what a thread does if something came between its instructions |
 //! | [`reclaim`], [`oom`] | what happens when memory runs short, and out |
 //! | [`spaces`] | all address spaces, for the reverse map |
 //!
@@ -28,7 +29,7 @@ use pagelab_abi::fault::FaultKind;
 use pagelab_abi::lab::FaultCounters;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::time;
-use pagelab_mm::{ObjectId, Spaces};
+use pagelab_mm::{Copies, ObjectId, Spaces};
 use pagelab_vfs::{FdTable, FsContext, WaitChannel};
 
 use self::sleep::WaitQueue;
@@ -48,6 +49,7 @@ pub mod limits;
 pub mod oom;
 pub mod program;
 pub mod reclaim;
+pub mod rseq;
 pub mod scheduler;
 pub mod sleep;
 pub mod space;
@@ -318,11 +320,11 @@ pub fn all() -> Vec<Arc<Process>> {
 }
 
 /// Takes pages of an object out of every program's memory.
-pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>) {
+pub fn unmap_everywhere(object: ObjectId, pages: Range<u64>, copies: Copies) {
     let spaces = spaces::AllSpaces::now();
     for number in 0..spaces.count() {
         spaces.with(number, &mut |space| {
-            space.unmap_object(memory(), object, pages.start, pages.end);
+            space.unmap_object(memory(), object, (pages.start, pages.end), copies);
         });
     }
 }

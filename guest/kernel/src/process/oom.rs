@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 
 use super::exit;
 use super::{ExitStatus, Process, State, all, reclaim, scheduler};
+use crate::files::write_back;
 use crate::memory::memory;
 use crate::signal::SIGKILL;
 
@@ -13,7 +14,7 @@ use crate::signal::SIGKILL;
 /// once. Returns whether it is worth trying again: not if the current process was
 /// the one. No address space may be locked.
 pub fn make_room() -> bool {
-    if reclaim::free_some() {
+    if reclaim::free_some() || (write_back::give_up_unwritable() && reclaim::free_some()) {
         return true;
     }
     let current = scheduler::current().process.clone();

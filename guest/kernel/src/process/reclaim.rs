@@ -27,11 +27,19 @@ pub fn free_some() -> bool {
     if BUSY.swap(true, Ordering::Relaxed) {
         return false;
     }
-    let done = memory().reclaim(&Everything(AllSpaces::now()), BATCH);
+    let done = memory().reclaim(&Everything(AllSpaces::now()), batch());
     BUSY.store(false, Ordering::Relaxed);
     SCANNED.fetch_add(done.scanned, Ordering::Relaxed);
     FREED.fetch_add(done.freed(), Ordering::Relaxed);
     done.freed() > 0
+}
+
+/// How many frames are taken at a time: the more there are, the more, so that the
+/// way here is gone seldom.
+fn batch() -> u64 {
+    const PART: u64 = 64;
+    const MOST: u64 = 256;
+    (memory().frames.counters().total / PART).clamp(BATCH, MOST)
 }
 
 /// Takes what a range of an address space shows, as far as nobody uses it.

@@ -176,16 +176,19 @@ pub fn end_current() -> ! {
 }
 
 /// The timer has interrupted: wakes who slept until now.
+///
+/// The timer is not armed again here, but by whoever was interrupted and then has
+/// done what was due: something due that waits for the idle loop would have the
+/// timer interrupt at once and again, and the idle loop might never go on.
 pub fn timer_interrupt() {
     SCHEDULER.lock().alarm = None;
     let now = time::since_start();
     sleep::wake_sleepers(now);
     timer::expire(now);
     timer_file::expire(now);
-    SCHEDULER.lock().set_alarm();
 }
 
-/// Arms the timer anew after a sleeper or an alarm came or went.
+/// Arms the timer anew after it interrupted, or a sleeper or an alarm came or went.
 pub fn sleepers_changed() {
     SCHEDULER.lock().set_alarm();
 }

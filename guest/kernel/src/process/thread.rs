@@ -9,6 +9,7 @@ use pagelab_hal::fpu::FpuState;
 use pagelab_hal::sync::Lock;
 use pagelab_hal::trap::TrapFrame;
 
+use super::rseq::Registration;
 use super::usage::CpuTime;
 use super::{Process, scheduler};
 use crate::publish;
@@ -112,6 +113,8 @@ pub struct Thread {
     pub clear_tid: AtomicU64,
     /// Head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicU64,
+    /// Its restartable sequences.
+    pub rseq: Registration,
     /// What it has had of the processor, without the turn that it has now.
     pub usage: Lock<ThreadUsage>,
     tid: AtomicU32,
@@ -150,6 +153,9 @@ impl Thread {
     ) -> Option<Arc<Self>> {
         let context = Context::new(main)?;
         publish::thread_changed(&process.record, None, RunState::Ready);
+        if tid == process.pid {
+            publish::leader_changed(&process.record, &context);
+        }
         Some(Arc::new(Self {
             tid: AtomicU32::new(tid),
             process,
@@ -159,6 +165,7 @@ impl Thread {
             ending: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            rseq: Registration::default(),
             usage: Lock::new(ThreadUsage::default()),
             start: Lock::new(start),
             run_state: AtomicU8::new(RunState::Ready as u8),
@@ -175,6 +182,7 @@ impl Thread {
     /// Gives it the number of its process: it is the only thread now.
     pub fn become_leader(&self) {
         self.tid.store(self.process.pid, Ordering::Relaxed);
+        publish::leader_changed(&self.process.record, &self.context);
     }
 
     /// Whether the scheduler may run it.

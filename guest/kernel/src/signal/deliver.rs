@@ -20,7 +20,7 @@ use super::set::SignalSet;
 use super::{Interrupted, SIGSEGV, SIGSTOP, Trap, force, refresh_attention, set_mask, stop, timer};
 use crate::memory::memory;
 use crate::process::thread::Thread;
-use crate::process::{ExitStatus, exit, scheduler};
+use crate::process::{ExitStatus, exit, rseq, scheduler};
 use crate::user;
 
 /// Length of the SYSCALL instruction.
@@ -175,6 +175,7 @@ fn enter_handler(
     info: SignalInfo,
     action: &Action,
 ) -> Result<(), Errno> {
+    rseq::interrupted(frame);
     let mask = thread.signals.mask();
     let return_mask = thread.signals.saved_mask.lock().take().unwrap_or(mask);
     let at = push_frame(thread, frame, info, action, return_mask)?;

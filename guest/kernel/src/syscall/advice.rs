@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 use pagelab_abi::addr::{GuestVirt, PAGE_SIZE};
-use pagelab_mm::{Area, AreaFlags, ObjectKind};
+use pagelab_mm::{Area, AreaFlags, Copies, ObjectKind};
 use pagelab_vfs::Errno;
 use pagelab_vfs::store::Advice;
 
@@ -25,15 +25,7 @@ use crate::process::{self, reclaim};
 pub fn madvise(space: &Space, a: &Arguments) -> Outcome {
     let (start, length, advice) = (GuestVirt(a[0]), a[1], a[2] as u32);
     match advice {
-        linux::MADV_REMOVE => {
-            if remove_of_files(space, start, length)? {
-                return Ok(0);
-            }
-            let parts: Vec<_> = space.lock().removed_by_advice(memory(), start, length).collect();
-            for (object, pages) in parts {
-                process::unmap_everywhere(object, pages);
-            }
-        }
+        linux::MADV_REMOVE => return remove(space, start, length),
         linux::MADV_WILLNEED => read_ahead(space, start, length),
         _ => {}
     }
@@ -58,37 +50,51 @@ fn areas_of(space: &Space, start: GuestVirt, length: u64) -> Vec<Area> {
     cut.collect()
 }
 
-/// `MADV_REMOVE` of a range that only files are mapped in: holes in these. Returns
-/// whether it is such a range.
-fn remove_of_files(space: &Space, start: GuestVirt, length: u64) -> Result<bool, Errno> {
-    let is_file = |area: &Area| {
-        let kind = area.object().map(|object| memory().objects.kind(object));
-        matches!(kind, Some(ObjectKind::File | ObjectKind::Program))
-    };
+/// `MADV_REMOVE`: holes in files and in shared memory, area by area, up to the
+/// first that does not allow it.
+fn remove(space: &Space, start: GuestVirt, length: u64) -> Outcome {
     let areas = areas_of(space, start, length);
-    if areas.is_empty() || !areas.iter().all(is_file) || !start.is_page_aligned() {
-        return Ok(false);
+    let rounded = length.checked_next_multiple_of(PAGE_SIZE);
+    let Some(end) = rounded.and_then(|length| start.checked_add(length)) else {
+        return Err(Errno::EINVAL.into());
+    };
+    if areas.is_empty() || end == start || !start.is_page_aligned() {
+        // Nothing to do but say what is wrong.
+        attempt(space, |space| space.madvise(memory(), start, length, linux::MADV_REMOVE))?;
+        return Ok(0);
     }
-    let mut at = start;
-    let mut result = Ok(true);
+    let (mut at, mut gap) = (start, false);
     for area in areas {
-        if area.start > at {
-            result = Err(Errno::ENOMEM);
-        }
+        gap |= area.start > at;
         at = area.end;
+        remove_of(space, &area)?;
+    }
+    if gap || at < end {
+        return Err(Errno::ENOMEM.into());
+    }
+    Ok(0)
+}
+
+/// A hole where one area, or a part of it, maps something.
+fn remove_of(space: &Space, area: &Area) -> Result<(), Errno> {
+    let pages = area.offset..area.index_of(area.end);
+    let object = area.object();
+    let kind = object.map(|object| memory().objects.kind(object));
+    if let (Some(object), Some(ObjectKind::File | ObjectKind::Program)) = (object, kind) {
         if area.flags.contains(AreaFlags::LOCKED) {
             return Err(Errno::EINVAL);
         }
-        let may_write = area.flags.contains(AreaFlags::MAY_WRITE);
-        let Some(object) = area.object().filter(|_| !area.is_private() && may_write) else {
+        if area.is_private() || !area.flags.contains(AreaFlags::MAY_WRITE) {
             return Err(Errno::EACCES);
-        };
-        cache().punch(object, area.offset..area.index_of(area.end))?;
+        }
+        return cache().punch(object, pages);
     }
-    if at.0 < start.0.saturating_add(length) {
-        result = Err(Errno::ENOMEM);
+    let length = area.end.0 - area.start.0;
+    let parts: Vec<_> = space.lock().removed_by_advice(memory(), area.start, length).collect();
+    for (object, pages) in parts {
+        process::unmap_everywhere(object, pages, Copies::Stay);
     }
-    result
+    attempt(space, |space| space.madvise(memory(), area.start, length, linux::MADV_REMOVE))
 }
 
 /// `MADV_WILLNEED`: files' pages come in.

@@ -26,6 +26,7 @@ pub fn dispatch(call: u32, a: &Arguments) -> Outcome {
         linux::__NR_mmap => mmap(&space, a),
         linux::__NR_munmap => {
             attempt(&space, |space| space.munmap(memory(), address, a[1]))?;
+            cache().unpin_unused_in_memory();
             Ok(0)
         }
         linux::__NR_mprotect => {
@@ -114,18 +115,19 @@ fn mmap(space: &Space, a: &Arguments) -> Outcome {
     }
     // Bits that are not known are ignored, as on Linux.
     let flags = MapFlags::from_bits_retain(word(a[3]));
-    let source = if flags.contains(MapFlags::ANONYMOUS) {
-        MapSource::Anonymous
-    } else {
-        files::map_source(super::int(a[4]), a[1], word(a[2]), flags, offset / PAGE_SIZE)?
-    };
-    let request = MapRequest {
+    let mut request = MapRequest {
         address: GuestVirt(a[0]),
         length: a[1],
         protection: Protection::from_bits_truncate(a[2] as u8),
         flags,
-        source,
+        source: MapSource::Anonymous,
     };
+    if !flags.contains(MapFlags::ANONYMOUS) {
+        let file = files::open_file(super::int(a[4]) as u32 as u64)?;
+        // What is wrong with the place is said before what the file does not allow.
+        space.lock().place(&request).map_err(to_errno)?;
+        request.source = files::map_source(&file, word(a[2]), flags, offset / PAGE_SIZE)?;
+    }
     let mapped = attempt(space, |space| space.mmap(memory(), &request))?;
     if mapped.populate {
         populate(space, mapped.start, GuestVirt(mapped.start.0 + mapped.length));

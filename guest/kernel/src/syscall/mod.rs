@@ -111,6 +111,7 @@ fn dispatch(frame: &mut TrapFrame, number: u64, a: &Arguments) -> Outcome {
         linux::__NR_set_tid_address => process::set_tid_address(a),
         linux::__NR_set_robust_list => process::set_robust_list(a),
         linux::__NR_get_robust_list => process::get_robust_list(a),
+        linux::__NR_rseq => process::rseq(a),
         linux::__NR_arch_prctl => process::arch_prctl(a),
         linux::__NR_prctl => process::prctl(a),
         linux::__NR_prlimit64 => process::prlimit64(a),

@@ -18,7 +18,9 @@ use crate::process::limits::{self, ResourceLimits, resource};
 use crate::process::thread::Thread;
 use crate::process::usage::Counters;
 use crate::process::wait::{self, WaitOptions, Which};
-use crate::process::{ExitStatus, Process, exec, exit, find, futex as futexes, scheduler};
+use crate::process::{
+    ExitStatus, Process, exec, exit, find, futex as futexes, rseq as sequences, scheduler,
+};
 use crate::publish;
 use crate::signal::{SIGCHLD, SIGNALS, child_change};
 use crate::user;
@@ -277,6 +279,11 @@ pub fn set_tid_address(a: &Arguments) -> Outcome {
     let thread = scheduler::current();
     thread.clear_tid.store(a[0], Ordering::Relaxed);
     Ok(thread.tid().into())
+}
+
+pub fn rseq(a: &Arguments) -> Outcome {
+    sequences::register(a[0], a[1] as u32, a[2] as u32, a[3] as u32)?;
+    Ok(0)
 }
 
 const ROBUST_HEAD_SIZE: u64 = 24;

@@ -8,7 +8,9 @@
 
 /// Frames in a block.
 pub(super) const BLOCK_FRAMES: usize = 512;
-const WORDS: usize = BLOCK_FRAMES / 64;
+/// Frames in one word of a bitmap.
+pub(super) const GROUP: usize = 64;
+const WORDS: usize = BLOCK_FRAMES / GROUP;
 
 /// A place in a list of blocks: numbers of the neighbours plus one, 0 for none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,6 +102,41 @@ impl Block {
             }
         }
         word * 64 + bit
+    }
+
+    /// Takes up to `most` (not none) frames of this kind, which the block must
+    /// have, from one word of its bitmaps: the word, and a bit for each.
+    pub(super) fn take_some(&mut self, kind: Kind, most: usize) -> (usize, u64) {
+        let (words, flip) = match kind {
+            Kind::Warm => (&mut self.warm_words, 0),
+            Kind::Fresh => (&mut self.fresh_words, u64::MAX),
+        };
+        let word = words.trailing_zeros() as usize % WORDS;
+        let mut left = !self.used[word] & (self.touched[word] ^ flip);
+        let mut taken = 0;
+        for _ in 0..most {
+            let rest = left & left.wrapping_sub(1);
+            taken |= left ^ rest;
+            left = rest;
+        }
+        if left == 0 {
+            *words &= !(1 << word);
+        }
+        self.used[word] |= taken;
+        self.touched[word] |= taken;
+        (word, taken)
+    }
+
+    /// So many frames more are used, of those that [`Self::take_some`] took.
+    pub(super) fn count_taken(&mut self, count: u16) {
+        self.used_count += count;
+    }
+
+    /// Gives back `count` frames of one word that hold something.
+    pub(super) fn give_some(&mut self, word: usize, bits: u64, count: u16) {
+        self.used[word] &= !bits;
+        self.warm_words |= 1 << word;
+        self.used_count -= count;
     }
 
     /// Gives a frame back. With [`Kind::Fresh`] it is zero again.

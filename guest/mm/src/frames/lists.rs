@@ -3,7 +3,7 @@
 //! Each list is doubly linked through [`Block::links`]; a block has two links,
 //! one for `WARM` or `EMPTY`, one for `FRESH`.
 
-use super::block::{BLOCK_FRAMES, Block, Kind, Link};
+use super::block::{BLOCK_FRAMES, Block, GROUP, Kind, Link};
 use super::narrow;
 
 /// Blocks with a free frame that holds something.
@@ -64,6 +64,44 @@ impl Lists {
             self.place(block);
         }
         Some(narrow(block * BLOCK_FRAMES + index))
+    }
+
+    /// Takes up to `most` frames, all of one kind and in one group of 64, in the
+    /// order that single ones are taken in, and hands them to `visit`.
+    #[inline]
+    pub(super) fn take_some(&mut self, most: usize, mut visit: impl FnMut(u32)) -> Option<Kind> {
+        let (list, kind) = [(WARM, Kind::Warm), (FRESH, Kind::Fresh), (EMPTY, Kind::Warm)]
+            .into_iter()
+            .find(|(list, _)| self.heads[usize::from(*list)] != 0)?;
+        let block = self.heads[usize::from(list)] as usize - 1;
+        let entry = &mut self.blocks[block];
+        let was_free = entry.is_wholly_free();
+        let (word, mut bits) = entry.take_some(kind, most);
+        let first = block * BLOCK_FRAMES + word * GROUP;
+        let mut count = 0;
+        while bits != 0 {
+            visit(narrow(first + bits.trailing_zeros() as usize));
+            bits &= bits - 1;
+            count += 1;
+        }
+        entry.count_taken(count);
+        if was_free || !entry.has(kind) {
+            self.place(block);
+        }
+        Some(kind)
+    }
+
+    /// Gives back `count` frames of the group of 64 that begins with `first`; they
+    /// hold something.
+    #[inline]
+    pub(super) fn give_some(&mut self, first: u32, bits: u64, count: u16) {
+        let block = first as usize / BLOCK_FRAMES;
+        let entry = &mut self.blocks[block];
+        let had = entry.has(Kind::Warm);
+        entry.give_some(first as usize % BLOCK_FRAMES / GROUP, bits, count);
+        if !had || entry.is_wholly_free() {
+            self.place(block);
+        }
     }
 
     #[inline]

@@ -18,6 +18,7 @@
 mod block;
 mod held;
 mod lists;
+mod runs;
 
 pub use block::Block;
 use block::{BLOCK_FRAMES, Kind};
@@ -25,6 +26,7 @@ pub use held::{Candidate, Held};
 use lists::Lists;
 use pagelab_abi::addr::Frame;
 use pagelab_abi::lab::FrameCounters;
+pub use runs::FrameRun;
 use spin::Mutex;
 
 use crate::machine::Machine;

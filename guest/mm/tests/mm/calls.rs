@@ -3,7 +3,7 @@
 use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::fault::FaultKind;
 use pagelab_mm::{
-    Access, AddressSpace, FaultError, LockAll, MapFlags, MmError, Protection, RemapFlags,
+    Access, AddressSpace, Copies, FaultError, LockAll, MapFlags, MmError, Protection, RemapFlags,
     RemapRequest, SyncFlags, Use,
 };
 
@@ -351,10 +351,29 @@ fn removed_pages_are_named_up_to_the_first_failure() {
     let object = space.area_at(start).unwrap().object().unwrap();
     let twin = remap(&lab, &mut space, start, (0, 2), RemapFlags::MAY_MOVE, 0).unwrap();
     lab.store(&mut space, page(twin, 1), 7).unwrap();
-    space.unmap_object(memory, object, 1, 2);
+    space.unmap_object(memory, object, (1, 2), Copies::Stay);
     space.madvise(memory, page(start, 1), PAGE, 9).unwrap();
     assert_eq!(resident(&lab, &space, twin, 2), [false, false]);
     assert_eq!(lab.load(&mut space, page(twin, 1)), Ok((0, Some(FaultKind::DemandZero))));
+    lab.end(space);
+    lab.check_balance();
+}
+
+#[test]
+fn locking_makes_what_may_be_thrown_away_dirty_again() {
+    const MADV_FREE: u32 = 8;
+    let lab = Lab::new(512);
+    let mut space = lab.space();
+    let start = lab.map(&mut space, 1, RW, PRIVATE);
+    lab.store(&mut space, start, 1).unwrap();
+    space.madvise(&lab.memory, start, PAGE, MADV_FREE).unwrap();
+    let dirty = |space: &AddressSpace| {
+        let area = *space.area_at(start).unwrap();
+        space.stats_of(&lab.memory, &area).private_dirty
+    };
+    assert_eq!(dirty(&space), 0);
+    space.mlock(&lab.memory, start, PAGE, false).unwrap();
+    assert_eq!(dirty(&space), PAGE);
     lab.end(space);
     lab.check_balance();
 }

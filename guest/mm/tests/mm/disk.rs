@@ -157,12 +157,21 @@ impl<'a> World<'a> {
         self.lab.memory.objects.resident(self.file)
     }
 
+    /// Makes a page clean; its frame, and whether it was dirty.
+    pub fn clean_page(&self, index: u64) -> Option<(Frame, bool)> {
+        let memory = &self.lab.memory;
+        let (page, _) = memory.objects.lookup(&memory.machine, self.file, index);
+        let pagelab_mm::Page::Present(frame) = page else { return None };
+        let was_dirty = memory.frames.hold().is_dirty(frame);
+        memory.clean_pages(self, (self.file, index), &[frame]);
+        Some((frame, was_dirty))
+    }
+
     /// Writes a dirty page; returns whether that went well.
     pub fn write_page(&self, index: u64) -> bool {
         let memory = &self.lab.memory;
-        let (page, _) = memory.objects.lookup(&memory.machine, self.file, index);
-        let pagelab_mm::Page::Present(frame) = page else { return false };
-        if !memory.clean_page(self, self.file, index) {
+        let Some((frame, was_dirty)) = self.clean_page(index) else { return false };
+        if !was_dirty {
             return true;
         }
         if !self.may_write() {

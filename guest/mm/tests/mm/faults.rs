@@ -3,8 +3,8 @@
 use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::fault::FaultKind;
 use pagelab_mm::{
-    Access, FaultError, Machine, MapFlags, MapRequest, MapSource, NeedsPage, ObjectKind, Page,
-    Protection,
+    Access, Copies, FaultError, Machine, MapFlags, MapRequest, MapSource, NeedsPage, ObjectKind,
+    Page, Protection,
 };
 
 use crate::lab::{Lab, PAGE, PRIVATE, RW, SHARED, page};
@@ -169,6 +169,37 @@ fn program_pages_are_mapped_and_copied_when_written() {
 }
 
 #[test]
+fn a_hole_leaves_private_copies_where_an_end_takes_them() {
+    let lab = Lab::new(512);
+    let memory = &lab.memory;
+    let object = memory.objects.create(ObjectKind::File, 2, 0).unwrap();
+    for index in 0..2 {
+        let frame = lab.page_of(5);
+        memory.objects.insert(&memory.machine, memory.frames, object, index, frame).unwrap();
+    }
+    let request = MapRequest {
+        address: GuestVirt(0),
+        length: 2 * PAGE,
+        protection: RW,
+        flags: MapFlags::PRIVATE,
+        source: MapSource::Object { object, offset: 0, may_write: true, notify_write: true },
+    };
+    let mut space = lab.space();
+    let start = space.mmap(memory, &request).unwrap().start;
+    lab.store(&mut space, start, 6).unwrap();
+    lab.load(&mut space, page(start, 1)).unwrap();
+    space.unmap_object(memory, object, (0, 2), Copies::Stay);
+    assert_eq!((space.resident().anonymous, space.resident().file), (1, 0));
+    assert_eq!(lab.load(&mut space, start), Ok((6, None)));
+    space.unmap_object(memory, object, (0, 2), Copies::Go);
+    assert_eq!(space.resident().anonymous, 0);
+    assert_eq!(lab.load(&mut space, start), Ok((5, Some(FaultKind::FileMinor))));
+    lab.end(space);
+    memory.release_object(object);
+    lab.check_balance();
+}
+
+#[test]
 fn shared_pages_are_one_and_report_their_first_write() {
     let lab = Lab::new(512);
     let memory = &lab.memory;
@@ -193,7 +224,7 @@ fn shared_pages_are_one_and_report_their_first_write() {
     assert_eq!(memory.frames.count(frame), 3);
     // Truncation: gone from all mappers, and nothing behind it.
     for space in [&mut one, &mut two] {
-        space.unmap_object(memory, object, 0, u64::MAX);
+        space.unmap_object(memory, object, (0, u64::MAX), Copies::Go);
         assert_eq!(space.resident().file, 0);
     }
     memory.objects.set_pages(&memory.machine, memory.frames, object, 0);

@@ -21,6 +21,7 @@ mod maps;
 mod model;
 mod pressure;
 mod random;
+mod runs;
 mod starved;
 mod stats;
 mod swap;

@@ -109,8 +109,8 @@ fn a_clean_page_tells_of_its_next_write_wherever_that_is() {
             |from| memory.objects.next_dirty(&memory.machine, memory.frames, world.file, from, 4);
         assert_eq!(dirty(0).map(|found| found.0), Some(2));
         assert_eq!(dirty(3), None);
-        assert!(memory.clean_page(&world, world.file, 2));
-        assert!(!memory.clean_page(&world, world.file, 2));
+        assert!(world.clean_page(2).unwrap().1);
+        assert!(!world.clean_page(2).unwrap().1);
         assert_eq!(dirty(0), None);
         memory.machine.check_tlb();
     }

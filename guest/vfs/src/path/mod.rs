@@ -3,7 +3,7 @@
 mod name;
 mod walk;
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 
 use crate::abi::{Stat, Statfs, Statx};
 use crate::dentry::Dentry;
@@ -45,6 +45,12 @@ impl PathNode {
         self.dentry.inode()
     }
 
+    /// The same place, which may go.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakPathNode {
+        WeakPathNode { mount: Arc::downgrade(&self.mount), dentry: Arc::downgrade(&self.dentry) }
+    }
+
     /// What `stat` says.
     pub fn stat(&self) -> Result<Stat> {
         Ok(Stat::new(&self.inode().metadata()?, self.mount.device))
@@ -64,6 +70,21 @@ impl PathNode {
         const FLAGS: [u32; 2] = [0x1000, 0x1001];
         let status = self.mount.file_system.status();
         Statfs::new(&status, self.mount.device, FLAGS[usize::from(self.mount.is_read_only())])
+    }
+}
+
+/// A place in the tree, for who does not keep it there.
+#[derive(Clone)]
+pub struct WeakPathNode {
+    mount: Weak<Mount>,
+    dentry: Weak<Dentry>,
+}
+
+impl WeakPathNode {
+    /// The place, if it is still known.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<PathNode> {
+        Some(PathNode { mount: self.mount.upgrade()?, dentry: self.dentry.upgrade()? })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::debug::lab::{Lab, describe, state_error};
 use crate::debug::protocol::CommandError;
 use crate::stop::GENERAL_NAMES;
 use crate::vstate::control::{Activity, Pause, Resume};
-use crate::vstate::guest_debug::Condition;
+use crate::vstate::guest_debug::{Condition, Means};
 
 type Result = std::result::Result<Answer, CommandError>;
 
@@ -130,14 +130,19 @@ pub fn breaks(lab: &mut Lab, _arguments: &Arguments, format: Format) -> Result {
     for software in breakpoints.software {
         let at = format!("{:#x}", software.address);
         rows.push((
-            json!({ "at": at, "condition": "execute" }),
+            json!({ "at": at, "condition": "execute", "means": Means::Int3.to_string() }),
             format!("      at {at}: execute (int3)"),
         ));
     }
-    for (address, condition) in breakpoints.hardware.into_iter().flatten() {
+    let registers = breakpoints.hardware.into_iter().flatten();
+    let registers = registers.map(|breakpoint| (breakpoint, Means::Register));
+    let stepped = breakpoints.stepped.into_iter().map(|watch| (watch, Means::Stepping));
+    for ((address, condition), means) in registers.chain(stepped) {
         let condition = format!("{condition:?}").to_lowercase();
-        let value = json!({ "at": format!("{address:#x}"), "condition": condition });
-        rows.push((value, format!("      at {address:#x}: {condition}")));
+        let value = json!({
+            "at": format!("{address:#x}"), "condition": condition, "means": means.to_string(),
+        });
+        rows.push((value, format!("      at {address:#x}: {condition} ({means})")));
     }
     Ok(Answer::default().with_rows(Listed::new(format, rows)))
 }
@@ -166,11 +171,12 @@ pub fn breakpoint(lab: &mut Lab, arguments: &Arguments, _format: Format) -> Resu
             "either ‘write’ or ‘access’, of 1, 2, 4 or 8 bytes at a multiple of that",
         )
     })?;
-    lab.breaker().add(address, condition).map_err(breakpoint_error)?;
-    Ok(Answer::new(
-        json!({ "at": format!("{address:#x}") }),
-        format!("breakpoint at {address:#x}\n"),
-    ))
+    let means = lab.breaker().add(address, condition).map_err(breakpoint_error)?;
+    let mut text = format!("breakpoint at {address:#x} ({means})\n");
+    if means == Means::Stepping {
+        text.push_str("this host has no debug register for it: the guest goes on step by step\n");
+    }
+    Ok(Answer::new(json!({ "at": format!("{address:#x}"), "means": means.to_string() }), text))
 }
 
 fn breakpoint_error(error: BreakpointError) -> CommandError {

@@ -20,7 +20,7 @@ pub fn help(_lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
         let text = "commands, with parameters in brackets where they can be left out; each also takes\n\
                     format text|json|csv|dot; a line of JSON-RPC 2.0 is answered in JSON\n";
         let rows = COMMANDS.iter().map(|command| {
-            (describe_command(command), format!("  {:<44} {}", command.usage(), command.summary))
+            (describe_command(command), help_line(&command.usage(), command.summary))
         });
         let fields = json!({ "protocol": protocol::VERSION });
         return Ok(Answer::new(fields, text).with_rows(Listed::new(format, rows.collect())));
@@ -33,6 +33,17 @@ pub fn help(_lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
     }
     let _ = writeln!(text, "example: {}", command.example);
     Ok(Answer::new(describe_command(command), text))
+}
+
+/// A command in the list: what it does stands in a column of its own, below a
+/// usage that is too long for that.
+fn help_line(usage: &str, summary: &str) -> String {
+    const COLUMN: usize = 34;
+    if usage.chars().count() < COLUMN {
+        format!("  {usage:<COLUMN$} {summary}")
+    } else {
+        format!("  {usage}\n  {:<COLUMN$} {summary}", "")
+    }
 }
 
 fn describe_command(command: &Command) -> Value {

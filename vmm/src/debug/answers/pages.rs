@@ -1,6 +1,8 @@
 //! Page tables: dumps, differences, translations, searches.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::event::Event;
@@ -11,9 +13,9 @@ use serde_json::json;
 use super::faults::find_mark;
 use crate::debug::answer::{Answer, Format};
 use crate::debug::arguments::Arguments;
-use crate::debug::lab::Lab;
+use crate::debug::lab::{Lab, Mark};
 use crate::debug::protocol::CommandError;
-use crate::debug::report::{no_other, report};
+use crate::debug::report::{Source, kernel_error, no_other, report};
 use crate::debug::target::Target;
 use crate::inspect::pages::alias::{Alias, aliases as find_aliases};
 use crate::inspect::pages::diff::{Difference, Snapshot, diff};
@@ -116,43 +118,99 @@ fn cache_type(name: &str) -> CacheType {
     }
 }
 
-/// `pt diff`: what changed between two marks, or since one.
+/// What changed in the page tables of some processes.
+#[derive(Serialize)]
+struct Differences {
+    processes: Vec<ProcessDifference>,
+}
+
+#[derive(Serialize)]
+struct ProcessDifference {
+    pid: u32,
+    #[serde(flatten)]
+    difference: Difference,
+}
+
+impl fmt::Display for Differences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.processes
+            .iter()
+            .try_for_each(|one| write!(f, "process {}\n{}", one.pid, one.difference))
+    }
+}
+
+/// `pt diff`: what changed between two marks, or since one; of a process, or of
+/// all that were there at one of the two moments.
 pub fn pt_diff(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
     let limit = arguments.count("limit", ROWS, MOST_ROWS)?;
     let from = find_mark(lab, arguments.text("from").unwrap_or_default())?;
     let to = arguments.text("to").map(|name| find_mark(lab, name)).transpose()?;
-    let pid = match arguments.pid()? {
-        Some(pid) => pid,
-        None => match from.tables.keys().copied().collect::<Vec<_>>()[..] {
-            [only] => only,
-            _ => return Err(wrong("which process is meant? ‘pid N’")),
-        },
-    };
-    let kept = |mark: &crate::debug::lab::Mark| {
-        mark.tables.get(&pid).cloned().ok_or_else(|| {
-            wrong(format!(
-                "the mark has no page tables of process {pid}: it was not there, or its \
-                           tables were too many to keep"
-            ))
-        })
-    };
-    let before = kept(from)?;
-    let after = to.map(kept).transpose()?;
     let (start, end) = (from.place, to.map_or_else(|| lab.history.end(), |mark| mark.place));
     let count = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
     let events: Vec<Event> = lab.history.read(start, count).events;
+    if let Some(pid) = arguments.pid()? {
+        let known = |mark: &Mark| mark.processes.contains_key(&pid);
+        if to.is_some_and(|to| !known(from) && !known(to)) {
+            return Err(wrong(format!("there was no process {pid} at either mark")));
+        }
+        let before = kept_tables(from, pid)?;
+        let after = to.map(|mark| kept_tables(mark, pid)).transpose()?;
+        return report(lab, format, no_other, move |source| {
+            let after = after.map_or_else(|| tables_now(source, pid), Ok)?;
+            let mut difference: Difference = diff(&before, &after, limit);
+            difference.attribute(pid, &events);
+            Ok(difference)
+        });
+    }
+    let before = from.tables.clone();
+    let after = to.map(|mark| mark.tables.clone());
     report(lab, format, no_other, move |source| {
-        let after = match after {
-            Some(after) => after,
-            None => {
-                let root = Target::Process(pid).root(source)?;
-                std::sync::Arc::new(Snapshot::take(&*source.ram, root, Range::USER))
+        let after = after.map_or_else(|| all_tables_now(source), Ok)?;
+        let pids: BTreeSet<u32> = before.keys().chain(after.keys()).copied().collect();
+        let nothing = Snapshot::default();
+        let mut left = limit;
+        let mut processes = Vec::new();
+        for pid in pids {
+            let at = |tables: &'_ BTreeMap<u32, Arc<Snapshot>>| tables.get(&pid).cloned();
+            let (old, new) = (at(&before), at(&after));
+            let (old, new) =
+                (old.as_deref().unwrap_or(&nothing), new.as_deref().unwrap_or(&nothing));
+            let mut difference = diff(old, new, left);
+            difference.attribute(pid, &events);
+            left = left.saturating_sub(difference.changes.len());
+            if !difference.changes.is_empty() || difference.truncated {
+                processes.push(ProcessDifference { pid, difference });
             }
-        };
-        let mut difference: Difference = diff(&before, &after, limit);
-        difference.attribute(pid, &events);
-        Ok(difference)
+        }
+        Ok(Differences { processes })
     })
+}
+
+/// A process's tables as a mark kept them: none if it was not there then.
+fn kept_tables(mark: &Mark, pid: u32) -> std::result::Result<Arc<Snapshot>, CommandError> {
+    match (mark.tables.get(&pid), mark.processes.contains_key(&pid)) {
+        (Some(tables), _) => Ok(Arc::clone(tables)),
+        (None, false) => Ok(Arc::default()),
+        (None, true) => Err(wrong(format!(
+            "the mark has no page tables of process {pid}: it had ended, or its tables were too \
+             many to keep"
+        ))),
+    }
+}
+
+fn tables_now(source: &Source, pid: u32) -> std::result::Result<Arc<Snapshot>, CommandError> {
+    let root = Target::Process(pid).root(source)?;
+    Ok(Arc::new(Snapshot::take(&*source.ram, root, Range::USER)))
+}
+
+fn all_tables_now(
+    source: &Source,
+) -> std::result::Result<BTreeMap<u32, Arc<Snapshot>>, CommandError> {
+    let list = source.kernel()?.processes().map_err(kernel_error)?;
+    let roots = list.processes.iter().filter_map(|process| Some((process.pid, process.root()?)));
+    Ok(roots
+        .map(|(pid, root)| (pid, Arc::new(Snapshot::take(&*source.ram, root, Range::USER))))
+        .collect())
 }
 
 /// `translate`.

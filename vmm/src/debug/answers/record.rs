@@ -66,6 +66,8 @@ struct Kept {
     end: u64,
     missed: u64,
     written: u64,
+    /// The array's end was written.
+    ended: bool,
     batch: std::vec::IntoIter<Event>,
 }
 
@@ -86,6 +88,7 @@ impl Kept {
             end: lab.history.end(),
             missed: 0,
             written: 0,
+            ended: false,
             batch: Vec::new().into_iter(),
         })
     }
@@ -93,11 +96,11 @@ impl Kept {
     fn write(&self, event: &Event, tsc_khz: u64, out: &mut String) {
         match (&self.shape, self.format) {
             (Shape::Trace, _) => {
-                out.push_str(&event_text::trace(event, tsc_khz).to_string());
                 // In text, the rows are the elements of an array.
                 if self.format != Format::Json {
-                    out.push(',');
+                    out.push(if self.written == 1 { '[' } else { ',' });
                 }
+                out.push_str(&event_text::trace(event, tsc_khz).to_string());
             }
             (Shape::Event, Format::Json) => out.push_str(&event_text::value(event).to_string()),
             (Shape::Event, _) => out.push_str(&event_text::line(event)),
@@ -116,7 +119,12 @@ impl Rows for Kept {
             }
         }
         if self.next >= self.end {
-            return Step::Done;
+            let is_array = matches!(self.shape, Shape::Trace) && self.format != Format::Json;
+            if !is_array || std::mem::replace(&mut self.ended, true) {
+                return Step::Done;
+            }
+            out.push_str(if self.written == 0 { "[]" } else { "]" });
+            return Step::Row;
         }
         let left = usize::try_from(self.end - self.next).unwrap_or(BATCH);
         let found = lab.history.read(self.next, left.min(BATCH));
@@ -138,11 +146,11 @@ pub fn events(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
     Ok(Answer::new(json!({ "lost": lab.history.lost() }), "").with_rows(rows))
 }
 
-/// `trace`: an array that its readers take without its end, too.
+/// `trace`.
 pub fn trace(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result {
     let rows = Kept::new(lab, arguments, format, Shape::Trace)?;
     if rows.end == 0 {
         return Err(CommandError::failed("no events were kept: ‘record on’ or ‘watch’ first"));
     }
-    Ok(Answer::new(json!({ "lost": lab.history.lost() }), "[\n").with_rows(rows))
+    Ok(Answer::new(json!({ "lost": lab.history.lost() }), "").with_rows(rows))
 }

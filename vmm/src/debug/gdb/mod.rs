@@ -4,7 +4,7 @@
 //! loopback port ([`crate::debug::listener`]; the protocol knows no token, so a
 //! loopback port is open to every user of the machine). Processes are threads,
 //! by their numbers: the one that runs has the processor's registers, the others
-//! have their memory and no registers. A debugger that connects stops the guest;
+//! have their memory and the registers of their programs, as the kernel saved them. A debugger that connects stops the guest;
 //! when it leaves, its breakpoints go and the guest goes on.
 //!
 //! * [`target`]: what the debugger may do
@@ -61,8 +61,12 @@ impl PreparedGdb {
         announce: fn(std::fmt::Arguments<'_>),
     ) -> Result<Self, PortError> {
         let listener = Listener::new(address)?;
-        if matches!(address, DebugAddress::Loopback(_)) {
-            announce(format_args!("for gdb: target remote {}", listener.address()));
+        match address {
+            DebugAddress::Loopback(_) => announce(format_args!(
+                "for gdb: target remote {} (open to every user of this machine)",
+                listener.address()
+            )),
+            DebugAddress::Unix(_) => log::info!("for gdb: target remote {}", listener.address()),
         }
         let stop = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         Ok(Self { listener, guest, stop })

@@ -1,6 +1,7 @@
 //! The processor's registers in the debugger's order, and back.
 
 use gdbstub_arch::x86::reg::X86_64CoreRegs;
+use pagelab_abi::directory::UserFrame;
 
 use crate::vstate::control::ProcessorState;
 
@@ -48,6 +49,25 @@ pub fn to_debugger(state: &ProcessorState) -> X86_64CoreRegs {
     regs.fpu.fctrl = fpu.fcw.into();
     regs.fpu.fstat = fpu.fsw.into();
     regs.fpu.ftag = fpu.ftwx.into();
+    regs
+}
+
+/// A program's registers as the guest's kernel saved them, without vectors.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "flags have 22 bits, selectors 16")]
+pub fn saved(frame: &UserFrame) -> X86_64CoreRegs {
+    let general = [
+        frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.rsp,
+        frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15,
+    ];
+    let mut regs = X86_64CoreRegs {
+        regs: general,
+        eflags: frame.rflags as u32,
+        rip: frame.rip,
+        ..X86_64CoreRegs::default()
+    };
+    regs.segments.cs = frame.cs as u32;
+    regs.segments.ss = frame.ss as u32;
     regs
 }
 

@@ -28,10 +28,10 @@ use super::{how_to_step, registers};
 use crate::debug::breakpoints::{Breaker, BreakpointError};
 use crate::devices::shared::SharedPages;
 use crate::inspect::AddressSpace;
-use crate::inspect::kernel::Kernel;
+use crate::inspect::kernel::{Kernel, process::Process};
 use crate::memory::GuestRam;
 use crate::vstate::control::{Activity, ControlError, Pause, Resume, VcpuControl};
-use crate::vstate::guest_debug::Condition;
+use crate::vstate::guest_debug::{Condition, Means};
 
 /// The guest, as a debugger sees it.
 pub struct Guest {
@@ -86,6 +86,10 @@ impl Guest {
         Kernel::new(&*self.breaker.ram, self.shared.directory()).ok()
     }
 
+    fn process(&self, tid: Tid) -> Option<Process> {
+        self.kernel()?.process(u32::try_from(tid.get()).ok()?).ok()
+    }
+
     /// The process that runs, as a thread. Before there is any, and for the
     /// kernel without one, there is a thread 1.
     #[must_use]
@@ -113,9 +117,17 @@ impl Guest {
         };
         let tid = self.current();
         Some(match pause {
-            Pause::Breakpoint { pc, dr6, software } => {
-                self.breakpoint_reason(tid, pc, dr6, software)
+            Pause::Breakpoint { watched: Some((addr, condition)), .. } => {
+                let kind = match condition {
+                    Condition::Access(_) => WatchKind::ReadWrite,
+                    Condition::Write(_) | Condition::Execute => WatchKind::Write,
+                };
+                MultiThreadStopReason::Watch { tid, kind, addr }
             }
+            Pause::Breakpoint { pc, software, .. } if software || self.in_memory.contains(&pc) => {
+                MultiThreadStopReason::SwBreak(tid)
+            }
+            Pause::Breakpoint { .. } => MultiThreadStopReason::HwBreak(tid),
             Pause::Asked => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGINT },
             Pause::Start | Pause::Stepped | Pause::Fault(_) => {
                 MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP }
@@ -123,30 +135,12 @@ impl Guest {
         })
     }
 
-    fn breakpoint_reason(
-        &self,
-        tid: Tid,
-        pc: u64,
-        dr6: u64,
-        software: bool,
-    ) -> MultiThreadStopReason<u64> {
-        let hardware = self.control().breakpoints().hardware;
-        let hit = hardware.iter().enumerate().find(|(index, _)| dr6 >> index & 1 != 0);
-        match hit {
-            Some((_, Some((addr, Condition::Write(_))))) => {
-                MultiThreadStopReason::Watch { tid, kind: WatchKind::Write, addr: *addr }
+    fn added(&self, address: u64, how: Result<Means, BreakpointError>) -> TargetResult<bool, Self> {
+        match how {
+            Ok(means) => {
+                log::info!("breakpoint at {address:#x}: {means}");
+                Ok(true)
             }
-            Some((_, Some((addr, Condition::Access(_))))) => {
-                MultiThreadStopReason::Watch { tid, kind: WatchKind::ReadWrite, addr: *addr }
-            }
-            _ if software || self.in_memory.contains(&pc) => MultiThreadStopReason::SwBreak(tid),
-            _ => MultiThreadStopReason::HwBreak(tid),
-        }
-    }
-
-    fn add(&self, address: u64, condition: Condition) -> TargetResult<bool, Self> {
-        match self.breaker.add(address, condition) {
-            Ok(()) => Ok(true),
             Err(BreakpointError::Control(error)) => Err(TargetError::Fatal(error)),
             Err(error) => {
                 log::warn!("no breakpoint at {address:#x}: {error}");
@@ -191,7 +185,10 @@ impl MultiThreadBase for Guest {
         *regs = if tid == self.current() {
             registers::to_debugger(&self.control().processor().map_err(TargetError::Fatal)?)
         } else {
-            X86_64CoreRegs::default()
+            // Those of its program, where its way into the kernel saved them.
+            let saved =
+                self.process(tid).and_then(|process| self.kernel()?.user_registers(&process));
+            saved.as_ref().map(registers::saved).unwrap_or_default()
         };
         Ok(())
     }
@@ -253,13 +250,23 @@ impl MultiThreadBase for Guest {
 
 impl ThreadExtraInfo for Guest {
     fn thread_extra_info(&self, tid: Tid, buffer: &mut [u8]) -> Result<usize, ControlError> {
-        let pid = u32::try_from(tid.get()).unwrap_or(0);
-        let process = self.kernel().and_then(|kernel| kernel.process(pid).ok());
+        let process = self.process(tid);
         let text = process.map_or_else(
             || "kernel".to_owned(),
             |process| {
-                let known = if tid == self.current() { "" } else { ", no registers" };
-                format!("process {pid} {} ({}{known})", process.name, process.state.letter())
+                let kernel = self.kernel();
+                let saved = kernel.and_then(|kernel| kernel.user_registers(&process));
+                let known = match (tid == self.current(), saved) {
+                    (true, _) => "",
+                    (false, Some(_)) => ", in the kernel: its program's registers",
+                    (false, None) => ", no registers",
+                };
+                format!(
+                    "process {} {} ({}{known})",
+                    process.pid,
+                    process.name,
+                    process.state.letter()
+                )
             },
         );
         let length = text.len().min(buffer.len());
@@ -341,7 +348,7 @@ const fn is_execute(condition: Condition) -> bool {
 
 impl SwBreakpoint for Guest {
     fn add_sw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
-        let added = self.add(address, Condition::Execute)?;
+        let added = self.added(address, self.breaker.add(address, Condition::Execute))?;
         if added {
             self.in_memory.insert(address);
         }
@@ -356,7 +363,7 @@ impl SwBreakpoint for Guest {
 
 impl HwBreakpoint for Guest {
     fn add_hw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
-        self.add(address, Condition::Execute)
+        self.added(address, self.breaker.add_unseen(address))
     }
 
     fn remove_hw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
@@ -364,7 +371,8 @@ impl HwBreakpoint for Guest {
     }
 }
 
-/// What the hardware is to wait for; it cannot wait for reading alone.
+/// What is to be waited for. Reading alone is not told from writing, here as in
+/// the processor: the debugger itself leaves out what changed the value.
 fn condition(address: u64, length: u64, kind: WatchKind) -> Option<Condition> {
     let length = u8::try_from(length).ok().filter(|length| matches!(length, 1 | 2 | 4 | 8))?;
     if !address.is_multiple_of(length.into()) {
@@ -372,8 +380,7 @@ fn condition(address: u64, length: u64, kind: WatchKind) -> Option<Condition> {
     }
     match kind {
         WatchKind::Write => Some(Condition::Write(length)),
-        WatchKind::ReadWrite => Some(Condition::Access(length)),
-        WatchKind::Read => None,
+        WatchKind::Read | WatchKind::ReadWrite => Some(Condition::Access(length)),
     }
 }
 
@@ -384,7 +391,9 @@ impl HwWatchpoint for Guest {
         length: u64,
         kind: WatchKind,
     ) -> TargetResult<bool, Self> {
-        condition(address, length, kind).map_or(Ok(false), |condition| self.add(address, condition))
+        condition(address, length, kind).map_or(Ok(false), |condition| {
+            self.added(address, self.breaker.add(address, condition))
+        })
     }
 
     fn remove_hw_watchpoint(

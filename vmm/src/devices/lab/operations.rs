@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 
 use pagelab_abi::addr::PAGE_SHIFT;
 use pagelab_abi::lab::{
-    OP_COPY_FRAME, OP_DRAIN_EVENTS, OP_EVENT, OP_INPUT_TAKEN, OP_LOG, OP_PANIC, OP_POWER_OFF,
-    OP_WRITE, OP_ZERO_FRAME, PanicState, Request, STATUS_BAD_SEGMENT, STATUS_IO_ERROR, STATUS_OK,
-    STATUS_UNKNOWN, STREAM_ERROR, STREAM_OUTPUT,
+    OP_COPY, OP_COPY_FRAME, OP_DRAIN_EVENTS, OP_EVENT, OP_INPUT_TAKEN, OP_LOG, OP_PANIC,
+    OP_POWER_OFF, OP_WRITE, OP_ZERO_FRAME, PanicState, Request, STATUS_BAD_SEGMENT,
+    STATUS_IO_ERROR, STATUS_OK, STATUS_UNKNOWN, STREAM_ERROR, STREAM_OUTPUT,
 };
 use vm_memory::VolatileSlice;
 use zerocopy::FromBytes;
@@ -46,6 +46,7 @@ impl<O: Output, B: LabObserver> LabDevice<O, B> {
                 Ok(ControlFlow::Continue(STATUS_OK))
             }
             OP_PANIC => return ControlFlow::Break(Ending::Panicked(self.panic(request))),
+            OP_COPY => self.copy(request),
             OP_COPY_FRAME => self.copy_frame(request),
             OP_ZERO_FRAME => self.zero_frame(request),
             _ => {
@@ -114,6 +115,12 @@ impl<O: Output, B: LabObserver> LabDevice<O, B> {
 
     fn copy_frame(&self, request: &Request) -> Result<Done, BadSegments> {
         let [from, to] = segments::frames(self.shared.ram(), request)?;
+        from.copy_to_volatile_slice(to);
+        Ok(ControlFlow::Continue(STATUS_OK))
+    }
+
+    fn copy(&self, request: &Request) -> Result<Done, BadSegments> {
+        let [from, to] = segments::pair(self.shared.ram(), request)?;
         from.copy_to_volatile_slice(to);
         Ok(ControlFlow::Continue(STATUS_OK))
     }

@@ -67,6 +67,16 @@ pub(super) fn frames<'ram, const N: usize>(
     slices.try_into().map_err(|_| WANTED)
 }
 
+/// Exactly two segments of one length.
+pub(super) fn pair<'ram>(
+    ram: &'ram GuestRam,
+    request: &Request,
+) -> Result<[VolatileSlice<'ram>; 2], BadSegments> {
+    const WANTED: BadSegments = BadSegments::NotWanted("two segments of one length");
+    let pair: [VolatileSlice<'ram>; 2] = check(ram, request)?.try_into().map_err(|_| WANTED)?;
+    if pair[0].len() == pair[1].len() { Ok(pair) } else { Err(WANTED) }
+}
+
 /// The bytes of all `slices`, at most `limit` of them.
 pub(super) fn gather(slices: &[VolatileSlice<'_>], limit: usize) -> Vec<u8> {
     let mut bytes = Vec::new();

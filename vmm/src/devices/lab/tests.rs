@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use pagelab_abi::addr::{GuestPhys, PAGE_SIZE};
 use pagelab_abi::lab::{
-    Header, LAB_MAGIC, MAX_REQUEST_BYTES, MAX_SEGMENTS, OP_COPY_FRAME, OP_DRAIN_EVENTS,
+    Header, LAB_MAGIC, MAX_REQUEST_BYTES, MAX_SEGMENTS, OP_COPY, OP_COPY_FRAME, OP_DRAIN_EVENTS,
     OP_INPUT_TAKEN, OP_LOG, OP_PANIC, OP_POWER_OFF, OP_WRITE, OP_ZERO_FRAME, PanicState, Request,
     SHARED_PAGES, STATUS_IO_ERROR, STREAM_ERROR, STREAM_OUTPUT, Segment,
 };
@@ -304,6 +304,28 @@ fn frames_are_copied_and_cleared_whole() {
         assert_eq!(guest.ask(OP_COPY_FRAME, 0, segments), STATUS_BAD_SEGMENT);
     }
     assert_eq!(guest.ask(OP_ZERO_FRAME, 0, &[]), STATUS_BAD_SEGMENT);
+}
+
+#[test]
+fn bytes_are_copied_wherever_they_lie() {
+    let mut guest = Guest::new();
+    let part = |start, length| Segment { start, length };
+    guest.put(0x1ffe, b"over the edge");
+    assert_eq!(guest.ask(OP_COPY, 0, &[part(0x1ffe, 13), part(0x5003, 13)]), STATUS_OK);
+    let mut bytes = [b'.'; 15];
+    guest.ram.read(GuestPhys(0x5002), &mut bytes).unwrap();
+    assert_eq!(&bytes, b"\0over the edge\0");
+    let wrong: [&[Segment]; 6] = [
+        &[],
+        &[part(0x1000, 8)],
+        &[part(0x1000, 8), part(0x2000, 9)],
+        &[part(0x1000, 8), part(RAM - 4, 8)],
+        &[part(u64::MAX, 8), part(0x1000, 8)],
+        &[part(0x1000, 8), part(0x2000, 8), part(0x3000, 8)],
+    ];
+    for segments in wrong {
+        assert_eq!(guest.ask(OP_COPY, 0, segments), STATUS_BAD_SEGMENT);
+    }
 }
 
 #[test]

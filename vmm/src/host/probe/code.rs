@@ -50,6 +50,15 @@ pub(super) const SYSCALL_ENTRY: [u8; 3] = [
 /// Ring 3: a load from `[RBX]`, which a probe makes fault.
 pub(super) const LOAD: [u8; 2] = [0x8a, 0x03]; // mov al, [rbx]
 
+/// Either ring: a store to `[RBX]`, the second instruction.
+pub(super) const STORE: [u8; 4] = [
+    0x90, // nop
+    0x88, 0x03, // mov [rbx], al
+    0x90, // nop
+];
+/// Where its store is.
+pub(super) const STORE_OFFSET: u64 = 1;
+
 /// Ring 0, as a fault handler: back to ring 3, at RCX.
 pub(super) const SYSRET: [u8; 4] = [
     0x48, 0x0f, 0x07, // sysretq

@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment,
-    kvm_sregs, kvm_userspace_memory_region,
+    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable,
+    kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use pagelab_abi::addr::{GuestPhys, PAGE_SIZE};
@@ -39,6 +39,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use super::code;
 use crate::host::cpu;
 use crate::kvm_stats::{KvmStats, Snapshot};
+use crate::vstate::guest_debug::{Breakpoints, Condition};
 
 const ROOT_TABLE: u64 = 0x1000;
 const TABLE_LEVEL_3: u64 = 0x2000;
@@ -52,7 +53,7 @@ const STUBS: u64 = 0x8000;
 const RETURN: u64 = 0x8800;
 /// The page-fault handler that some probes bring along.
 const FAULT_HANDLER: u64 = 0x8900;
-const RING_0_CODE: u64 = 0x9000;
+pub(super) const RING_0_CODE: u64 = 0x9000;
 /// Where SYSCALL enters: a page that ring 3 cannot reach.
 pub(super) const SYSCALL_ENTRY: u64 = 0xa000;
 const RING_0_STACK_END: u64 = 0xc000;
@@ -124,6 +125,8 @@ pub(super) enum Stop {
     InternalError,
     /// It executed `hlt`.
     Halt,
+    /// A debug register stopped it: DR6's bits.
+    Debug { hit: u64 },
     /// Anything else.
     Other(String),
 }
@@ -216,6 +219,18 @@ impl Machine {
         write(&self.memory, IDT + u64::from(PAGE_FAULT) * 16, &gate(FAULT_HANDLER))
     }
 
+    /// Has KVM stop the guest by a debug register.
+    pub(super) fn arm(&self, breakpoint: (u64, Condition)) -> Result<(), ProbeError> {
+        let mut breakpoints = Breakpoints::default();
+        breakpoints.hardware[0] = Some(breakpoint);
+        let mut debug = kvm_guest_debug {
+            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+            ..kvm_guest_debug::default()
+        };
+        debug.arch.debugreg = breakpoints.registers();
+        self.vcpu.set_guest_debug(&debug).map_err(ProbeError::kvm("KVM_SET_GUEST_DEBUG"))
+    }
+
     /// Runs until the guest stops.
     pub(super) fn run(&mut self) -> Result<Stop, ProbeError> {
         loop {
@@ -227,6 +242,7 @@ impl Machine {
                 Ok(VcpuExit::Shutdown) => Stop::TripleFault,
                 Ok(VcpuExit::InternalError) => Stop::InternalError,
                 Ok(VcpuExit::Hlt) => Stop::Halt,
+                Ok(VcpuExit::Debug(debug)) => Stop::Debug { hit: debug.dr6 & 0xf },
                 Ok(VcpuExit::Intr) => continue,
                 Ok(other) => Stop::Other(format!("{other:?}")),
                 Err(error) if error.errno() == libc::EINTR => continue,
@@ -291,6 +307,7 @@ impl Machine {
             Stop::TripleFault => "a triple fault".to_owned(),
             Stop::InternalError => "KVM gave up (internal error)".to_owned(),
             Stop::Halt => "the guest halted".to_owned(),
+            Stop::Debug { hit } => format!("debug registers {hit:#x} stopped it"),
             Stop::Other(exit) => format!("exit {exit}"),
         }
     }

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::code;
+use crate::vstate::guest_debug::Condition;
+
 use super::machine::{
     BREAKPOINT, BUFFER, GENERAL_PROTECTION, INVALID_OPCODE, Machine, NOT_PRESENT, PAGE_FAULT,
-    ProbeError, RING_3_CODE, Ring, SYSCALL_ENTRY, Stop,
+    ProbeError, RING_0_CODE, RING_3_CODE, Ring, SYSCALL_ENTRY, Stop,
 };
 
 /// Present, user mode, instruction fetch.
@@ -111,6 +113,43 @@ pub struct KernelInstructions {
     pub absent: Vec<&'static str>,
     /// KVM stops the guest because it cannot emulate them.
     pub not_emulated: Vec<&'static str>,
+}
+
+/// Whether debug registers that KVM is told of stop a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DebugRegisters {
+    /// Before an instruction of ring 0.
+    pub kernel_execute: bool,
+    /// Behind a store of ring 0.
+    pub kernel_write: bool,
+    /// Before an instruction of ring 3.
+    pub program_execute: bool,
+    /// Behind a store of ring 3.
+    pub program_write: bool,
+}
+
+pub(super) fn debug_registers(machine: &mut Machine) -> Result<DebugRegisters, ProbeError> {
+    let store = |start| (start + code::STORE_OFFSET, Condition::Execute);
+    let written = (BUFFER, Condition::Write(1));
+    Ok(DebugRegisters {
+        kernel_execute: stops(machine, Ring::Zero, store(RING_0_CODE))?,
+        kernel_write: stops(machine, Ring::Zero, written)?,
+        program_execute: stops(machine, Ring::Three, store(RING_3_CODE))?,
+        program_write: stops(machine, Ring::Three, written)?,
+    })
+}
+
+/// Whether a store to the buffer is stopped by a debug register.
+fn stops(
+    machine: &mut Machine,
+    ring: Ring,
+    breakpoint: (u64, Condition),
+) -> Result<bool, ProbeError> {
+    let end: &[u8] = if ring == Ring::Zero { &code::DONE } else { &code::INVALID };
+    let program = [&code::STORE, end].concat();
+    machine.load(ring, &program, |registers| registers.rbx = BUFFER)?;
+    machine.arm(breakpoint)?;
+    Ok(machine.run()? == Stop::Debug { hit: 1 })
 }
 
 pub(super) fn syscall(machine: &mut Machine) -> Result<Syscall, ProbeError> {

@@ -20,7 +20,8 @@ use serde::Serialize;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 pub use measure::{
-    ClearPage, Exit, KernelInstructions, RingZero, StringOutput, Syscall, Sysret, Trap,
+    ClearPage, DebugRegisters, Exit, KernelInstructions, RingZero, StringOutput, Syscall, Sysret,
+    Trap,
 };
 
 use machine::{Machine, ProbeError};
@@ -70,6 +71,8 @@ pub struct Findings {
     pub string_output: Finding<StringOutput>,
     /// Instructions for kernels.
     pub kernel_instructions: Finding<KernelInstructions>,
+    /// What debug registers stop.
+    pub debug_registers: Finding<DebugRegisters>,
     /// Frequency of the guest's time-stamp counter in kHz.
     pub tsc_khz: Finding<u32>,
 }
@@ -90,10 +93,24 @@ pub fn run(kvm: Kvm) -> Findings {
             let new_machine = || Machine::new(kvm, Arc::clone(stop_wanted));
             measure::kernel_instructions(&mut new_machine()?, new_machine)
         }),
+        debug_registers: probe(&kvm, measure::debug_registers),
         tsc_khz: probe(&kvm, |machine| {
             machine.tsc_khz().ok_or(ProbeError::Unexpected("KVM does not say".to_owned()))
         }),
     }
+}
+
+/// What debug registers stop, for a lab that runs: in the calling thread, and
+/// without a time limit, whose signal would be the lab's own. The guest's code
+/// ends by itself. Where nothing can be found out, they stop nothing.
+#[must_use]
+pub fn debug_registers(kvm: &Kvm) -> DebugRegisters {
+    let found = Machine::new(kvm, Arc::default())
+        .and_then(|mut machine| measure::debug_registers(&mut machine));
+    found.unwrap_or_else(|error| {
+        log::warn!("debug registers cannot be tried out: {}", describe(&error));
+        DebugRegisters::default()
+    })
 }
 
 extern "C" fn ignore_signal(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}

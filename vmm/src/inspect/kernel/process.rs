@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use pagelab_abi::addr::{GuestPhys, PAGE_SHIFT};
 use pagelab_abi::directory::{
     AreaRecord, BACKING_OBJECT, Directory, LEAF_STRIDE, LeafRecord, NameRecord, PlaceRecord,
-    ProcessRecord, STATE_ENDED, STATE_STOPPED, SpaceRecord,
+    ProcessRecord, STATE_ENDED, STATE_STOPPED, SpaceRecord, UserFrame,
 };
 use pagelab_abi::fault::{FAULT_KINDS, FaultKind};
+use pagelab_abi::layout::USER_END;
 use serde::{Serialize, Serializer};
 use zerocopy::FromBytes;
 
@@ -117,6 +118,8 @@ pub struct Process {
     space_at: u64,
     #[serde(skip)]
     space_sequence: u64,
+    #[serde(skip)]
+    leader_stack: u64,
 }
 
 impl Process {
@@ -301,6 +304,7 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
             consistency,
             space_at: word(&record.space),
             space_sequence: word(&record.space_sequence),
+            leader_stack: word(&record.leader_stack),
         };
         if !has_ended && process.space_at != 0 {
             let (space, consistency) = self.space_of(&process)?;
@@ -308,6 +312,16 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
             process.consistency = process.consistency.and(consistency);
         }
         Ok(process)
+    }
+
+    /// The registers of a process's program, saved when its first thread entered
+    /// the kernel; `None` if that is not there now.
+    #[must_use]
+    pub fn user_registers(&self, process: &Process) -> Option<UserFrame> {
+        let address = process.leader_stack.checked_sub(size_of::<UserFrame>() as u64)?;
+        let frame = self.read::<UserFrame>("a program's registers", address).ok()?;
+        // Another thing lies there before the program's first instruction.
+        (frame.cs & 3 == 3 && frame.rip <= USER_END.0).then_some(frame)
     }
 
     /// The address space of a process, as it is now.

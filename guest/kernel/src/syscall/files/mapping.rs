@@ -1,34 +1,33 @@
 //! What `mmap` of a file maps.
 
 use pagelab_mm::{MapFlags, MapSource};
-use pagelab_vfs::Errno;
 use pagelab_vfs::abi::O_NOATIME;
 use pagelab_vfs::device::MemoryDevice;
 use pagelab_vfs::inode::FileKind;
+use pagelab_vfs::{Errno, OpenFile};
 
-use super::open_file;
 use crate::files::cache;
+use crate::syscall::memory::to_errno;
 
-/// The object behind a descriptor, as an open file allows it to be mapped.
+/// The object behind an open file, as that allows it to be mapped.
 ///
 /// # Errors
 ///
-/// EBADF; EINVAL for nothing, or what is neither shared nor private; EACCES if
-/// the file was not opened for reading, or for a shared mapping that shall be
-/// written not for writing; ENODEV if it is not a file with data, or a folder.
+/// EINVAL for what is neither shared nor private; EOPNOTSUPP for flags that shall be
+/// known and are not; EACCES if the file was not
+/// opened for reading, or for a shared mapping that shall be written not for
+/// writing; ENODEV if it is not a file with data, or a folder.
 pub fn map_source(
-    descriptor: i32,
-    length: u64,
+    file: &OpenFile,
     protection: u32,
     flags: MapFlags,
     page: u64,
 ) -> Result<MapSource, Errno> {
     const WRITE: u32 = 2;
-    let file = open_file(descriptor as u32 as u64)?;
-    // Wrong in itself, whatever the file allows: Linux says so first.
-    if length == 0 || !flags.intersects(MapFlags::SHARED | MapFlags::PRIVATE) {
+    if !flags.intersects(MapFlags::SHARED | MapFlags::PRIVATE) {
         return Err(Errno::EINVAL);
     }
+    flags.validate().map_err(to_errno)?;
     let shared = flags.contains(MapFlags::SHARED);
     if !file.is_readable() || (shared && protection & WRITE != 0 && !file.is_writable()) {
         return Err(Errno::EACCES);

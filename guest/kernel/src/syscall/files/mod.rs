@@ -67,7 +67,7 @@ pub fn file(descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
 }
 
 /// The same, unless it only names a place (`O_PATH`).
-fn open_file(descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
+pub fn open_file(descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
     let files = scheduler::current().process.files();
     let files = files.lock();
     files.get_open(int(descriptor)).cloned()

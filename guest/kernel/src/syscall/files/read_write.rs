@@ -202,7 +202,8 @@ fn offset_at(address: u64) -> Result<Option<i64>, Errno> {
 fn sendfile(a: &Arguments) -> Outcome {
     let (output, input) = (open_file(a[0])?, open_file(a[1])?);
     let mut offset = offset_at(a[2])?;
-    if input.is_readable() && input.kind() == FileKind::Directory {
+    let allowed = input.is_readable() && output.is_writable();
+    if allowed && input.kind() == FileKind::Directory {
         return Err(Errno::EINVAL.into());
     }
     copy_between(&input, &mut offset, &output, &mut None, a[3])
