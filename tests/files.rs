@@ -390,7 +390,7 @@ fn a_full_disk_ends_nobody_who_writes_through_a_mapping() {
     let pages = || written.chunks(4096).zip(wanted.chunks(4096));
     let kept = pages().filter(|(written, wanted)| written == wanted).count();
     assert!(pages().all(|(written, wanted)| written == wanted || written == [0; 4096]));
-    assert!((3..MORE_THAN_MEMORY as usize).contains(&kept), "{kept} pages were written");
+    assert!(kept >= 3 && kept < wanted.len() / 4096, "{kept} pages were written");
 }
 
 #[test]
@@ -411,11 +411,24 @@ fn columns_cost_more_faults_than_rows() {
 /// Programs that test files, on a shared folder instead of one in memory.
 #[test]
 fn kernel_tests_on_a_shared_folder() {
-    for name in ["files-mapping", "files-data", "files-limits", "files-exec", "files-storage"] {
+    let names = [
+        "files-mapping",
+        "files-data",
+        "files-limits",
+        "files-exec",
+        "files-storage",
+        "files-names",
+        "files-mounts",
+        "files-pipes",
+        "files-locks",
+        "files-events",
+        "files-processes",
+    ];
+    for name in names {
         let folder = folder();
         let mut lab = Lab::new(&["run", "--log", "error", "--timeout", "50", "--share"]);
         lab.command.arg(format!("{}:/tmp", folder.path().display()));
-        lab.command.arg("--").arg(program("tests").join(name));
+        lab.command.arg("--").arg(program("tests").join(name)).arg("shared");
         let outcome = lab.run();
         let said = String::from_utf8_lossy(&outcome.stdout);
         assert_eq!((said.trim(), outcome.status), ("ok", 0), "{name}: {}", outcome.stderr);

@@ -114,6 +114,23 @@ fn events_are_streamed_as_they_happen() {
 }
 
 #[test]
+fn what_is_not_there_yet_is_an_error_in_json_too() {
+    // Before its first instruction, the kernel has published nothing.
+    let lab = Debugged::start(&programs::spin(), &["--paused"]);
+    let mut client = lab.client();
+    for (method, params) in [
+        ("ps", json!({})),
+        ("frames", json!({ "format": "text" })),
+        ("pt", json!({ "target": "2" })),
+        ("pt", json!({ "target": "kernel", "format": "csv" })),
+        ("maps", json!({ "pid": 1 })),
+    ] {
+        assert!(client.refused(method, params).contains("publishes nothing"), "{method}");
+    }
+    assert_eq!(client.call("status", json!({}))["state"], "paused");
+}
+
+#[test]
 fn metrics_are_served_by_http() {
     let (lab, mut client) = Debugged::with_known_faults();
     let get = |path: &str| {

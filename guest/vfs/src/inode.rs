@@ -262,6 +262,9 @@ pub trait Inode: Any + Send + Sync {
         false
     }
 
+    /// Its data may be read from now on in ways that are not seen: a mapping.
+    fn note_access(&self) {}
+
     /// Changes attributes.
     fn change(&self, changes: &Changes) -> Result<()> {
         let _ = changes;

@@ -31,6 +31,8 @@ pub struct Job {
     any: bool,
     /// Whether the last line of a report has no end yet.
     open_line: bool,
+    /// How a report begins in JSON, until there is one: it may fail instead.
+    head: Vec<u8>,
     /// What ends the rows in JSON: an array's end, or a report's.
     end: &'static str,
     /// Whether the guest stood still when the answer was begun.
@@ -93,6 +95,7 @@ impl Job {
             rows: None,
             any: false,
             open_line: false,
+            head: Vec::new(),
             end: "",
             standing,
             waited: false,
@@ -164,13 +167,13 @@ impl Job {
                 Format::Csv => {}
             },
             Style::Json(id) => {
-                let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{");
-                out.extend_from_slice(head.as_bytes());
+                let mut head =
+                    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{").into_bytes();
                 for (name, value) in fields {
-                    write_field(out, name, value);
+                    write_field(&mut head, name, value);
                 }
                 if self.format != Format::Json && !fields.contains_key("text") {
-                    write_field(out, "text", &Value::from(text.as_str()));
+                    write_field(&mut head, "text", &Value::from(text.as_str()));
                 }
                 let (begin, end) = match (answer.rows.is_some(), answer.report, self.format) {
                     (false, ..) => ("", ""),
@@ -178,13 +181,17 @@ impl Job {
                     (true, true, Format::Json) => ("\"report\":", ","),
                     (true, true, _) => ("\"report\":\"", "\","),
                 };
-                out.extend_from_slice(begin.as_bytes());
+                head.extend_from_slice(begin.as_bytes());
                 self.end = end;
+                let waits = answer.rows.is_some() && answer.report;
+                let place = if waits { &mut self.head } else { out };
+                place.append(&mut head);
             }
         }
     }
 
     fn write_part(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.head);
         self.open_line = !self.row.ends_with('\n');
         match &self.style {
             Style::Silent => {}
@@ -197,6 +204,7 @@ impl Job {
     }
 
     fn write_row(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.head);
         match self.style {
             Style::Silent => {}
             Style::Plain => {
@@ -225,6 +233,7 @@ impl Job {
 
     fn write_end(&mut self, lab: &Lab, trailer: Map<String, Value>, out: &mut Vec<u8>) {
         let consistent = self.is_consistent(lab);
+        out.append(&mut self.head);
         match &self.style {
             Style::Silent => {}
             Style::Plain => {
@@ -258,7 +267,7 @@ impl Job {
 
     fn write_failure(&self, error: &CommandError, out: &mut Vec<u8>) {
         match &self.style {
-            Style::Json(_) => {
+            Style::Json(_) if self.head.is_empty() => {
                 self.close_rows(out);
                 let failure = json!({ "code": error.code, "message": error.message });
                 out.extend_from_slice(

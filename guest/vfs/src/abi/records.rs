@@ -137,10 +137,9 @@ pub struct Statfs {
     pub spare: [i64; 4],
 }
 
-/// `STATX_BASIC_STATS | STATX_BTIME`, and the mount's number.
-const STATX_FILLED: u32 = linux_raw_sys::general::STATX_BASIC_STATS
-    | linux_raw_sys::general::STATX_BTIME
-    | linux_raw_sys::general::STATX_MNT_ID;
+/// `STATX_BASIC_STATS`, and the mount's number.
+const STATX_FILLED: u32 =
+    linux_raw_sys::general::STATX_BASIC_STATS | linux_raw_sys::general::STATX_MNT_ID;
 const STATX_ATTR_MOUNT_ROOT: u64 = linux_raw_sys::general::STATX_ATTR_MOUNT_ROOT as u64;
 
 /// The longest name, [`NAME_MAX`](super::NAME_MAX), as the record has it.
@@ -187,8 +186,10 @@ impl Statx {
     /// under the mount `mount`, whose root it may be.
     #[must_use]
     pub const fn new(inode: &Metadata, device: DeviceNumber, mount: u64, is_root: bool) -> Self {
+        let born_is_known = inode.born.seconds != 0 || inode.born.nanoseconds != 0;
+        let born = if born_is_known { linux_raw_sys::general::STATX_BTIME } else { 0 };
         Self {
-            mask: STATX_FILLED,
+            mask: STATX_FILLED | born,
             blksize: inode.block_size,
             attributes: if is_root { STATX_ATTR_MOUNT_ROOT } else { 0 },
             nlink: inode.links,

@@ -187,6 +187,10 @@ impl<S: PageStore> Inode for MemInode<S> {
         self.kind
     }
 
+    fn note_access(&self) {
+        self.accessed();
+    }
+
     fn ino(&self) -> u64 {
         self.ino
     }

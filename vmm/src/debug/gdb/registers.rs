@@ -56,13 +56,16 @@ pub fn to_debugger(state: &ProcessorState) -> X86_64CoreRegs {
 #[must_use]
 #[allow(clippy::cast_possible_truncation, reason = "flags have 22 bits, selectors 16")]
 pub fn saved(frame: &UserFrame) -> X86_64CoreRegs {
-    let mut regs = X86_64CoreRegs::default();
-    regs.regs = [
+    let general = [
         frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.rsp,
         frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15,
     ];
-    regs.eflags = frame.rflags as u32;
-    regs.rip = frame.rip;
+    let mut regs = X86_64CoreRegs {
+        regs: general,
+        eflags: frame.rflags as u32,
+        rip: frame.rip,
+        ..X86_64CoreRegs::default()
+    };
     regs.segments.cs = frame.cs as u32;
     regs.segments.ss = frame.ss as u32;
     regs

@@ -3,7 +3,7 @@
 //! Who maps a frame is found by going through the page tables of all processes:
 //! that needs no word of the guest's. Its own reverse map is shown beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::atomic::Ordering;
 
@@ -30,6 +30,9 @@ const MAX_FRAMES: u64 = 1 << 32;
 const MAX_ENTRIES: u64 = 1 << 28;
 /// Frames of one run of entries that are counted one by one.
 const MAX_RUN_FRAMES: u64 = 1 << 18;
+/// Most pages of programs that are counted: 256 GiB. Large pages make more of few
+/// entries, and a guest may have all processes share the tables that have them.
+const MAX_COUNTED: u64 = 1 << 26;
 
 /// What a frame is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -275,12 +278,11 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
         let list = self.processes()?;
         let mut consistency = list.consistency;
         let mut mappers = Vec::new();
-        let mut seen = Vec::new();
+        let mut seen = HashSet::new();
         let mut entries = 0_u64;
         for process in &list.processes {
-            let Some(root) = process.root().filter(|root| !seen.contains(root)) else { continue };
             // Processes that share an address space are one mapper.
-            seen.push(root);
+            let Some(root) = process.root().filter(|root| seen.insert(root.0)) else { continue };
             if entries > MAX_ENTRIES {
                 break;
             }
@@ -358,13 +360,12 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
         &self,
         count: impl FnMut(&Run, &mut BTreeMap<u64, u32>),
     ) -> Result<BTreeMap<u64, u32>, KernelError> {
-        let mut counter = Counter { counts: BTreeMap::new(), count };
-        let mut seen = Vec::new();
+        let mut counter = Counter { counts: BTreeMap::new(), count, left: MAX_COUNTED };
+        let mut seen = HashSet::new();
         let mut entries = 0;
         for process in self.processes()?.processes {
-            let Some(root) = process.root().filter(|root| !seen.contains(root)) else { continue };
-            seen.push(root);
-            if entries <= MAX_ENTRIES {
+            let Some(root) = process.root().filter(|root| seen.insert(root.0)) else { continue };
+            if entries <= MAX_ENTRIES && counter.left > 0 {
                 entries += scan(self.memory, root, &[Range::USER], &mut counter).entries;
             }
         }
@@ -375,15 +376,34 @@ impl<M: PhysicalMemory> Kernel<'_, M> {
 struct Counter<F> {
     counts: BTreeMap<u64, u32>,
     count: F,
+    /// How many pages are still counted.
+    left: u64,
+}
+
+impl<F> Counter<F> {
+    /// Whether a run is still counted; its pages are off what is left.
+    fn takes(&mut self, run: &Run) -> bool {
+        let takes = self.left > 0;
+        self.left = self.left.saturating_sub((run.bytes() >> PAGE_SHIFT).min(MAX_RUN_FRAMES));
+        takes
+    }
 }
 
 impl<F: FnMut(&Run, &mut BTreeMap<u64, u32>)> Visitor for Counter<F> {
     fn pages(&mut self, run: &Run) {
-        (self.count)(run, &mut self.counts);
+        if self.takes(run) {
+            (self.count)(run, &mut self.counts);
+        }
     }
 
     fn absent(&mut self, run: &Run) {
-        (self.count)(run, &mut self.counts);
+        if self.takes(run) {
+            (self.count)(run, &mut self.counts);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == 0
     }
 
     fn problem(&mut self, _: Problem) {}

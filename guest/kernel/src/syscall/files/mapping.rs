@@ -1,6 +1,7 @@
 //! What `mmap` of a file maps.
 
 use pagelab_mm::{MapFlags, MapSource};
+use pagelab_vfs::abi::O_NOATIME;
 use pagelab_vfs::device::MemoryDevice;
 use pagelab_vfs::inode::FileKind;
 use pagelab_vfs::{Errno, OpenFile};
@@ -39,6 +40,9 @@ pub fn map_source(
     }
     let object = file.inode().object().and_then(|id| cache().object(id)).ok_or(Errno::ENODEV)?;
     cache().note_mapping(object, file.node());
+    if file.flags() & O_NOATIME == 0 {
+        file.inode().note_access();
+    }
     Ok(MapSource::Object {
         object,
         offset: page,
