@@ -86,7 +86,6 @@ fn full_behind_the_cache(actor: &mut Actor, folder: &Path) {
          fsync 1 -> ENOSPC
          map 1 0 4096 s w -> 0
          store 1 100 m -> m
-         msync 1 -> ENOSPC
          read 1 149998 9 -> bx2",
     );
     let other = actor.reach(folder, "other");
