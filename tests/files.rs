@@ -77,6 +77,30 @@ fn the_last_mapping_writes_when_it_goes() {
     actor.end();
 }
 
+/// What is stored behind the end, in the last page, is nobody's.
+#[test]
+fn the_rest_of_the_last_page_is_cleared_when_it_is_written() {
+    let folder = folder();
+    let mut actor = Actor::start(folder.path(), &[]);
+    actor.play(
+        "open 0 /s/a +c -> 0
+         cut 0 5000 -> 0
+         map 0 0 8192 s w -> 0
+         store 0 4999 x -> x
+         store 0 5000 y -> y
+         load 0 5000 -> y
+         msync 0 -> 0
+         load 0 4999 -> x
+         load 0 5000 -> 0
+         store 0 5000 z -> z
+         cut 0 6000 -> 0
+         read 0 4998 3 -> 0 x 0",
+    );
+    let bytes = fs::read(folder.path().join("a")).expect("the file");
+    assert_eq!((bytes.len(), bytes[4999], bytes[5000]), (6000, b'x', 0));
+    actor.end();
+}
+
 #[test]
 fn private_mappings_write_nothing() {
     let folder = folder();

@@ -59,6 +59,15 @@ const TYPE_MASK: u32 = 0xf;
 const VALIDATED: u32 = MapFlags::all().bits() & !MapFlags::FIXED_NO_REPLACE.bits();
 
 impl MapFlags {
+    /// Whether anonymous large pages that are asked for have a size that the
+    /// processor knows: 2 MiB, 1 GiB, or the usual one.
+    const fn has_known_page_size(self) -> bool {
+        const SHIFT: u32 = 26;
+        const MASK: u32 = 0x3f;
+        let asks = self.contains(Self::HUGE_TLB) && self.contains(Self::ANONYMOUS);
+        !asks || matches!(self.bits() >> SHIFT & MASK, 0 | 21 | 30)
+    }
+
     /// What `MAP_SHARED_VALIDATE` asks for: that all flags are known.
     ///
     /// # Errors
@@ -162,6 +171,9 @@ impl AddressSpace {
     /// As of [`mmap`](Self::mmap).
     pub fn place(&self, request: &MapRequest) -> Result<(GuestVirt, u64), MmError> {
         if request.length == 0 {
+            return Err(MmError::Invalid);
+        }
+        if !request.flags.has_known_page_size() {
             return Err(MmError::Invalid);
         }
         let length = page_round_up(request.length).ok_or(MmError::NoSpace)?;

@@ -30,7 +30,7 @@ use pagelab_mm::{ObjectId, Resolved};
 use pagelab_vfs::Errno;
 
 use super::backed::{Backed, MOST_PAGES};
-use super::cache;
+use super::{cache, pages};
 use crate::memory::memory;
 use crate::process::scheduler;
 use crate::process::spaces::AllSpaces;
@@ -287,7 +287,8 @@ impl Backed {
         Some((first?, frames))
     }
 
-    /// Writes a run of dirty pages, up to the end of the file.
+    /// Writes a run of dirty pages, up to the end of the file. What programs stored
+    /// behind it, through a mapping of the last page, is gone then, as on Linux.
     fn write(&self, spaces: &AllSpaces, first: u64, frames: &[Frame]) -> Result<(), Errno> {
         let memory = memory();
         let size = cache().size_of(self.object);
@@ -297,9 +298,11 @@ impl Backed {
             memory.frames.share(frame);
         }
         memory.clean_pages(spaces, (self.object, first), frames);
-        let written = match usize::try_from(bytes) {
-            Ok(bytes) if bytes > 0 => self.backing.write_pages(first, frames, bytes),
-            _ => Ok(()),
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+        pages::clear_from(frames, length);
+        let written = match length {
+            0 => Ok(()),
+            length => self.backing.write_pages(first, frames, length),
         };
         for &frame in frames {
             if written.is_err() {

@@ -71,6 +71,8 @@ fn wrong_requests_have_linuxs_errors() {
     assert_eq!(errno(0x7fff_ffff_f000, PAGE, PRIVATE | MapFlags::FIXED), 12);
     assert_eq!(errno(0, PAGE, SHARED | MapFlags::GROWS_DOWN), 22);
     assert_eq!(errno(0, PAGE, PRIVATE | MapFlags::HUGE_TLB), 12);
+    let huge = |log: u32| PRIVATE | MapFlags::HUGE_TLB | MapFlags::from_bits_retain(log << 26);
+    assert_eq!((errno(0, PAGE, huge(21)), errno(0, PAGE, huge(63))), (12, 22));
     assert_eq!(errno(0, 1 << 44, PRIVATE), 12, "more than all memory");
     assert_eq!(errno(0, 1 << 44, PRIVATE | MapFlags::NO_RESERVE), 0);
     assert_eq!(space.munmap(&lab.memory, GuestVirt(1), PAGE), Err(MmError::Invalid));
