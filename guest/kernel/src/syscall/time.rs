@@ -24,7 +24,10 @@ pub fn dispatch(call: u32, a: &Arguments) -> Outcome {
         }
         linux::__NR_clock_getres => {
             read_clock(int(a[0]))?;
-            if a[1] == 0 { Ok(0) } else { write_timespec(GuestVirt(a[1]), 1) }
+            let is_coarse =
+                matches!(a[0] as u32, linux::CLOCK_REALTIME_COARSE | linux::CLOCK_MONOTONIC_COARSE);
+            let resolution = if is_coarse { TICK } else { 1 };
+            if a[1] == 0 { Ok(0) } else { write_timespec(GuestVirt(a[1]), resolution) }
         }
         linux::__NR_gettimeofday => {
             let now = time::wall_clock();
@@ -102,15 +105,25 @@ fn sleep_until(moment: u64, remaining: GuestVirt) -> Outcome {
 /// International atomic time: no leap seconds are told of, so it is the same.
 const TAI: u32 = 11;
 
+/// What the coarse clocks count in, as on a Linux with 250 ticks a second. There
+/// are no ticks here, but programs take this for the shortest time that is worth
+/// waiting for.
+const TICK: u64 = 4_000_000;
+
+const fn last_tick(time: u64) -> u64 {
+    time - time % TICK
+}
+
 /// A clock's value in nanoseconds.
 fn read_clock(clock: i32) -> Result<u64, Errno> {
     let Ok(clock) = u32::try_from(clock) else { return Ok(named_clock(clock)?.sum()) };
     match clock {
-        linux::CLOCK_REALTIME | linux::CLOCK_REALTIME_COARSE | TAI => Ok(time::wall_clock()),
-        linux::CLOCK_MONOTONIC
-        | linux::CLOCK_MONOTONIC_RAW
-        | linux::CLOCK_MONOTONIC_COARSE
-        | linux::CLOCK_BOOTTIME => Ok(time::since_start()),
+        linux::CLOCK_REALTIME | TAI => Ok(time::wall_clock()),
+        linux::CLOCK_MONOTONIC | linux::CLOCK_MONOTONIC_RAW | linux::CLOCK_BOOTTIME => {
+            Ok(time::since_start())
+        }
+        linux::CLOCK_REALTIME_COARSE => Ok(last_tick(time::wall_clock())),
+        linux::CLOCK_MONOTONIC_COARSE => Ok(last_tick(time::since_start())),
         linux::CLOCK_PROCESS_CPUTIME_ID => {
             Ok(scheduler::time_of_process(&scheduler::current().process).sum())
         }

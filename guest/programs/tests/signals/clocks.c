@@ -211,8 +211,29 @@ static void errors(void)
     CHECK(setitimer(3, (void *)&set, NULL) == -1 && errno == EINVAL);
 }
 
+/* The coarse clocks go in steps, and are never ahead. */
+static void coarse(void)
+{
+    static const clockid_t clocks[][2] = {
+        {CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE},
+        {CLOCK_REALTIME, CLOCK_REALTIME_COARSE},
+    };
+
+    for (int i = 0; i < 2; i++) {
+        struct timespec fine, step;
+        long before = clock_ns(clocks[i][0]), seen = clock_ns(clocks[i][1]);
+
+        CHECK_EQUAL(clock_getres(clocks[i][0], &fine), 0);
+        CHECK_EQUAL(clock_getres(clocks[i][1], &step), 0);
+        CHECK(fine.tv_sec == 0 && fine.tv_nsec == 1 && step.tv_sec == 0);
+        CHECK(step.tv_nsec >= MS && step.tv_nsec <= 10 * MS);
+        CHECK(seen <= clock_ns(clocks[i][0]) && seen > before - 2 * step.tv_nsec);
+    }
+}
+
 int main(void)
 {
+    coarse();
     own_time();
     thread_time();
     interval_timer(ITIMER_VIRTUAL, SIGVTALRM);
