@@ -40,13 +40,12 @@ impl MappedName {
         Self { device, inode, path, deleted, node: node.downgrade() }
     }
 
-    /// What it is called now, if that is known; returns whether it changed.
-    fn renew(&mut self) -> bool {
-        let Some(node) = self.node.upgrade() else { return false };
+    /// What it is called now, if that is another name.
+    fn renewed(&self) -> Option<Self> {
+        let node = self.node.upgrade()?;
         let (path, deleted) = path_of(&node);
         let changed = deleted != self.deleted || path != self.path;
-        (self.path, self.deleted) = (path, deleted);
-        changed
+        changed.then(|| Self { path, deleted, ..self.clone() })
     }
 
     /// Tells the host.
@@ -121,8 +120,10 @@ impl MappedFiles {
     pub fn name(&self, object: ObjectId) -> Option<MappedName> {
         let mut names = self.names.lock();
         let name = names.get_mut(&object.number())?;
-        if name.renew() {
-            name.publish(object);
+        if let Some(renewed) = name.renewed() {
+            // The host reads the old one until it is told of this.
+            renewed.publish(object);
+            *name = renewed;
         }
         Some(name.clone())
     }
