@@ -49,11 +49,11 @@ fn a_program_under_qemu_is_given_its_words() {
     );
     let tester = programs.join("difftest");
     let words = ["--seed", "3", "--programs", "2", "--hash-only"];
-    let here = Command::new(&tester).args(words).output().expect("scripts/programs builds it");
-    let here = String::from_utf8_lossy(&here.stdout).into_owned();
-    assert!(here.starts_with("3 ") && here.contains("\n4 "), "{here}");
     let line = format!("log=error -- {}", words.join(" "));
     let initrd = tester.to_str().expect("a path of text");
     let Some(output) = boot(&["-initrd", initrd, "-append", &line]) else { return };
+    let here = Command::new(&tester).args(words).output().expect("scripts/programs builds it");
+    let here = String::from_utf8_lossy(&here.stdout).into_owned();
+    assert!(here.starts_with("3 ") && here.contains("\n4 "), "{here}");
     assert_eq!(String::from_utf8_lossy(&output.stdout).replace('\r', ""), here);
 }
