@@ -43,7 +43,7 @@ fn run(program: &Path) -> Result<(), String> {
 }
 
 const EXPERIMENTS: usize = 10;
-const TESTS: usize = 20;
+const TESTS: usize = 29;
 
 #[test]
 fn experiments_built_with_musl() {

@@ -20,10 +20,10 @@ use core::arch::global_asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use alloc::vec::Vec;
 use pagelab_abi::addr::{Frame, GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_mm::Machine;
 use pagelab_mm::frames::Use;
+use pagelab_mm::numbers::Numbers;
 use pagelab_paging::entry::{ENTRIES, Entry, EntryFlags, Level};
 
 use crate::descriptors::{self, USER_CODE, USER_DATA};
@@ -148,11 +148,6 @@ struct Space {
     numbers: Lock<Numbers>,
 }
 
-struct Numbers {
-    free: Vec<u64>,
-    next: u64,
-}
-
 static SPACE: Once<Space> = Once::new();
 /// The stack to return to; 0 while nothing runs.
 static CALLER: AtomicU64 = AtomicU64::new(0);
@@ -182,7 +177,7 @@ pub(crate) fn init<T>(initial: &'static T) -> bool {
         && map(root, INITIAL, page_of(initial), read_only)
         && map(root, GuestVirt(INITIAL.0 + PAGE_SIZE), Frame(page_of(initial).0 + 1), read_only);
     if done {
-        let numbers = Lock::new(Numbers { free: Vec::new(), next: 0 });
+        let numbers = Lock::new(Numbers::new());
         SPACE.set(Space { root, initial: initial.0 % PAGE_SIZE, numbers });
     }
     done
@@ -224,12 +219,9 @@ impl Page {
     pub(crate) fn new() -> Option<Self> {
         let frame = frames().alloc_zeroed(&Physical, Use::Kernel)?;
         let space = SPACE.get();
-        let number = {
-            let mut numbers = space.numbers.lock();
-            numbers.free.pop().unwrap_or_else(|| {
-                numbers.next += 1;
-                numbers.next - 1
-            })
+        let Some(number) = space.numbers.lock().lend() else {
+            frames().release(&Physical, frame);
+            return None;
         };
         let page = Self { number, frame };
         let flags = EntryFlags::WRITABLE | EntryFlags::NO_EXECUTE | EntryFlags::DIRTY;
@@ -260,7 +252,7 @@ impl Drop for Page {
         // Its number's next page replaces the entry, which is flushed then;
         // nothing uses it before.
         frames().release(&Physical, self.frame);
-        SPACE.get().numbers.lock().free.push(self.number);
+        SPACE.get().numbers.lock().give_back(self.number);
     }
 }
 

@@ -5,11 +5,10 @@
 //! faults and non-maskable interrupts are part of the image (`kernel.ld`), with
 //! pages between them that [`unmap_image_guards`] takes out of the map.
 
-use alloc::vec::Vec;
-
 use pagelab_abi::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
 use pagelab_abi::layout::{DEVICES_BASE, IMAGE_BASE, STACKS_BASE};
 use pagelab_mm::frames::Use;
+use pagelab_mm::numbers::Numbers;
 use pagelab_paging::entry::{Entry, EntryFlags, Level, entry_address};
 use pagelab_paging::{TableMemory, TableMemoryMut};
 
@@ -56,14 +55,7 @@ pub struct Stack {
     slot: u64,
 }
 
-struct Slots {
-    /// Slots given back, to be used again first.
-    free: Vec<u64>,
-    /// Slots below this were used before.
-    next: u64,
-}
-
-static SLOTS: Lock<Slots> = Lock::new(Slots { free: Vec::new(), next: 0 });
+static SLOTS: Lock<Numbers> = Lock::new(Numbers::new());
 
 impl Stack {
     /// Maps a new stack, unless memory is short: what is left is for those that
@@ -73,14 +65,7 @@ impl Stack {
         if memory::frames().is_short() {
             return None;
         }
-        let slot = {
-            let mut slots = SLOTS.lock();
-            slots.free.pop().unwrap_or_else(|| {
-                slots.next += 1;
-                slots.next - 1
-            })
-        };
-        let stack = Self { slot };
+        let stack = Self { slot: SLOTS.lock().lend()? };
         for page in stack.pages() {
             let frame = memory::frames().alloc(Use::Kernel)?;
             let flags = kernel_data();
@@ -115,7 +100,7 @@ impl Drop for Stack {
                 memory::frames().release(&Physical, entry.frame());
             }
         }
-        SLOTS.lock().free.push(self.slot);
+        SLOTS.lock().give_back(self.slot);
     }
 }
 

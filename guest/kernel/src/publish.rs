@@ -61,10 +61,8 @@ pub fn process_removed(process: &Process) {
         let mut places = PLACES.lock();
         begin_change(&DIRECTORY.sequence);
         places.swap_remove(place);
-        // Nothing large stays behind when most processes have gone.
-        let most = 4 * places.len() + 64;
-        if places.capacity() > most {
-            places.shrink_to(most / 2);
+        if let Some(room) = process::room_to_keep(places.len(), places.capacity()) {
+            places.shrink_to(room);
         }
         publish_places(&places);
         places.get(place).map(|moved| moved.pid as Pid)

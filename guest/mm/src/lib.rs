@@ -88,6 +88,7 @@ pub mod mlock;
 pub mod mmap;
 pub mod mremap;
 pub mod msync;
+pub mod numbers;
 pub mod object;
 pub mod owner;
 pub mod pagemap;

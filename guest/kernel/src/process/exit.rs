@@ -186,7 +186,7 @@ fn tell_parent(process: &Arc<Process>, status: ExitStatus) {
     let vanishes = parent.pid == init::process().pid
         || exit_signal == SIGCHLD && parent.signals.lets_children_vanish();
     if vanishes {
-        parent.family.lock().children.retain(|child| !Arc::ptr_eq(child, process));
+        parent.family.lock().remove_child(process);
         process.set_state(State::Reaped(status));
         forget(process.pid);
     }

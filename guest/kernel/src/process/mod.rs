@@ -119,6 +119,23 @@ pub struct Family {
     pub has_executed: bool,
 }
 
+impl Family {
+    /// A child is nobody's to wait for any more.
+    pub fn remove_child(&mut self, child: &Process) {
+        self.children.retain(|other| other.pid != child.pid);
+        if let Some(room) = room_to_keep(self.children.len(), self.children.capacity()) {
+            self.children.shrink_to(room);
+        }
+    }
+}
+
+/// How much room a list is to keep if it has far too much: nothing large stays
+/// behind when a crowd has gone.
+pub const fn room_to_keep(used: usize, capacity: usize) -> Option<usize> {
+    let most = 4 * used + 64;
+    if capacity > most { Some(most / 2) } else { None }
+}
+
 /// The program that a process runs, as `/proc` shows it.
 #[derive(Clone, Default)]
 pub struct Image {

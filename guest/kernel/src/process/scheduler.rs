@@ -26,7 +26,7 @@ use pagelab_hal::{cpu, interrupts, memory, time};
 
 use super::thread::{RunState, Thread};
 use super::usage::CpuTime;
-use super::{Process, State, sleep};
+use super::{Process, State, room_to_keep, sleep};
 use crate::files::{timer_file, write_back};
 use crate::publish;
 use crate::signal::timer;
@@ -201,6 +201,9 @@ fn switch_to_next() {
     let switch = {
         let mut scheduler = SCHEDULER.lock();
         let Some(next) = scheduler.ready.pop_front() else { return };
+        if let Some(room) = room_to_keep(scheduler.ready.len(), scheduler.ready.capacity()) {
+            scheduler.ready.shrink_to(room);
+        }
         if let Some(this) = &scheduler.current {
             if Arc::ptr_eq(this, &next) {
                 return;

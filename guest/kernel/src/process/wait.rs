@@ -114,7 +114,7 @@ fn look(process: &Process, which: Which, options: WaitOptions) -> Result<Option<
         if let Change::Ended(status) = change
             && !options.contains(WaitOptions::NO_WAIT)
         {
-            family.children.remove(index);
+            family.remove_child(&child);
             child.set_state(State::Reaped(status));
             forget(child.pid);
             process.usage.lock().children.add(&total);
