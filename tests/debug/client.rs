@@ -26,15 +26,20 @@ pub struct Debugged {
 impl Debugged {
     /// Runs a program; `options` are further ones of `pagelab run`.
     pub fn start(program: &[u8], options: &[&str]) -> Self {
+        let debugged = Self::begin(program, options);
+        debugged.wait_for_socket();
+        debugged
+    }
+
+    /// The same, but returns at once.
+    pub fn begin(program: &[u8], options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("lab.sock");
         let mut lab = Lab::new(&["run", "--timeout", "50", "--mem", "32M", "--debug"]);
         let file = lab.file("program", program);
         lab.command.arg(&socket).args(options).arg("--").arg(file);
         let running = lab.start();
-        let debugged = Self { running: Some(running), socket, _folder: folder };
-        debugged.wait_for_socket();
-        debugged
+        Self { running: Some(running), socket, _folder: folder }
     }
 
     /// A lab whose guest has made its known faults and spins.

@@ -172,3 +172,15 @@ fn a_lab_stops_while_it_is_paused_and_whoever_waits_learns_it() {
     lab.client().call("resume", json!({}));
     assert_eq!(lab.finish(), 42);
 }
+
+#[test]
+fn a_signal_is_heard_as_soon_as_there_is_a_socket() {
+    for _ in 0..10 {
+        let lab = Debugged::begin(&programs::spin(), &["--paused"]);
+        let began = Instant::now();
+        while !lab.socket.exists() {
+            assert!(began.elapsed() < PATIENCE, "no socket");
+        }
+        assert_eq!(lab.stop("-INT"), 130);
+    }
+}

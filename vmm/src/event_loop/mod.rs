@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::eventfd::EventFd;
 
+pub(crate) use signals::BlockedSignals;
+
 use crate::devices::shared::SharedPages;
 use crate::machine::observer::Events;
 use crate::stop::StopReason;
@@ -64,6 +66,9 @@ pub enum InputMode {
 
 /// What the loop works with.
 pub(crate) struct LoopInput<'a> {
+    /// The signals that end the lab, blocked before there is anything that has to
+    /// be cleaned up, or a second thread.
+    pub(crate) signals: BlockedSignals,
     /// What becomes of standard input.
     pub(crate) mode: InputMode,
     /// Most time that the guest may take.
@@ -131,8 +136,7 @@ pub(crate) fn run(
 ) -> Result<LoopEnd, LoopError> {
     let verdict = Verdict::default();
     let mut manager = Manager::new()?;
-    // Blocked before there is a second thread, so that none gets them.
-    let signals = signals::Signals::new(verdict.clone(), Arc::clone(input.shared))?;
+    let signals = signals::Signals::new(input.signals, verdict.clone(), Arc::clone(input.shared))?;
     let _terminal = terminal::Mode::set(input.mode);
     // With its own line editing here, the guest's must stay away: it has a
     // terminal only if it gets every key.

@@ -22,18 +22,17 @@ const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQU
 /// Bytes of one record that the descriptor gives.
 const RECORD: usize = size_of::<libc::signalfd_siginfo>();
 
-/// Reads signals; unblocks them again when dropped.
-pub(super) struct Signals {
-    file: File,
+/// Signals that wait until somebody reads them, or until this is dropped.
+pub(crate) struct BlockedSignals {
+    wanted: Vec<i32>,
+    /// Those that were not blocked before.
     blocked: Vec<i32>,
-    verdict: Verdict,
-    shared: Arc<SharedPages>,
 }
 
-impl Signals {
-    /// Blocks the signals and opens the descriptor. A signal that this process
-    /// was started to ignore, as by nohup(1), stays ignored.
-    pub(super) fn new(verdict: Verdict, shared: Arc<SharedPages>) -> Result<Self, LoopError> {
+impl BlockedSignals {
+    /// Blocks them. A signal that this process was started to ignore, as by
+    /// nohup(1), stays ignored.
+    pub(crate) fn new() -> Self {
         let mut wanted = vec![libc::SIGWINCH];
         wanted.extend(ENDING.into_iter().filter(|&number| !is_ignored(number)));
         let mut blocked = Vec::new();
@@ -43,8 +42,38 @@ impl Signals {
                 blocked.push(number);
             }
         }
-        let file = open(&wanted).map_err(descriptor("watch for signals"))?;
-        Ok(Self { file, blocked, verdict, shared })
+        Self { wanted, blocked }
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        for &number in &self.blocked {
+            if let Err(error) = unblock_signal(number) {
+                log::debug!("cannot unblock signal {number}: {error:?}");
+            }
+        }
+    }
+}
+
+/// Reads signals; unblocks them again when dropped.
+pub(super) struct Signals {
+    file: File,
+    verdict: Verdict,
+    shared: Arc<SharedPages>,
+    _blocked: BlockedSignals,
+}
+
+impl Signals {
+    /// Opens the descriptor. What came since the signals were blocked is read
+    /// from it, too.
+    pub(super) fn new(
+        blocked: BlockedSignals,
+        verdict: Verdict,
+        shared: Arc<SharedPages>,
+    ) -> Result<Self, LoopError> {
+        let file = open(&blocked.wanted).map_err(descriptor("watch for signals"))?;
+        Ok(Self { file, verdict, shared, _blocked: blocked })
     }
 }
 
@@ -72,16 +101,6 @@ fn is_ignored(number: i32) -> bool {
     // SAFETY: the call succeeded, so it filled `action`.
     let action = unsafe { action.assume_init() };
     action.sa_sigaction == libc::SIG_IGN
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        for &number in &self.blocked {
-            if let Err(error) = unblock_signal(number) {
-                log::debug!("cannot unblock signal {number}: {error:?}");
-            }
-        }
-    }
 }
 
 impl MutEventSubscriber for Signals {

@@ -30,7 +30,7 @@ use crate::devices::output::HostOutput;
 use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
 use crate::devices::virtio::block::SwapError;
-use crate::event_loop::{self, LoopError, LoopInput};
+use crate::event_loop::{self, BlockedSignals, LoopError, LoopInput};
 
 use crate::kvm_stats::KvmStats;
 use crate::layout::SERIAL_PORT_COUNT;
@@ -179,10 +179,13 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     config.modules = Vec::new();
     timings::note(Moment::Ready);
 
+    // From here on there are sockets' files.
+    let signals = BlockedSignals::new();
     let gdb = debugged.prepare_gdb(&config, &vm, &shared)?;
     let prepared = debugged.prepare(&config, &vcpu, &events, &vm)?;
 
     let input = LoopInput {
+        signals,
         mode: config.input,
         timeout: config.timeout,
         shared: &shared,
