@@ -128,7 +128,9 @@ pub struct Fault {
 
 /// Counts a fault for its process and for all, and tells the host.
 pub fn record(process: &Process, fault: &Fault, resolved: &Resolved) {
-    files::write_back::note_fault(resolved);
+    if fault.error_code & fault_code::WRITE != 0 {
+        files::write_back::note_write(resolved);
+    }
     let cost = cpu::timestamp() - fault.start;
     process.count_fault(resolved.kind, cost);
     lab::count_fault(resolved.kind, cost);

@@ -6,7 +6,8 @@ use pagelab_abi::addr::{Frame, GuestVirt};
 use pagelab_hal::cpu;
 use pagelab_hal::memory::{Physical, frames, kernel_root};
 use pagelab_hal::sync::Once;
-use pagelab_mm::{Machine, Memory, Resolved};
+use pagelab_hal::trap::fault_code;
+use pagelab_mm::{Access, Machine, Memory, Resolved};
 use pagelab_paging::Entry;
 
 use crate::fault::{self, Fault};
@@ -92,10 +93,11 @@ impl Machine for Kernel {
         Physical.write_bytes(frame, offset, from);
     }
 
-    fn software_fault(&self, address: GuestVirt, resolved: &Resolved) {
+    fn software_fault(&self, address: GuestVirt, access: Access, resolved: &Resolved) {
         let Some(thread) = scheduler::try_current() else { return };
+        let error_code = if access.write { fault_code::WRITE } else { 0 };
         let fault =
-            Fault { start: cpu::timestamp(), address: address.0, instruction: 0, error_code: 0 };
+            Fault { start: cpu::timestamp(), address: address.0, instruction: 0, error_code };
         fault::record(&thread.process, &fault, resolved);
     }
 }

@@ -8,7 +8,7 @@
 use pagelab_abi::addr::{Frame, GuestVirt};
 use pagelab_paging::Entry;
 
-use crate::fault::Resolved;
+use crate::fault::{Access, Resolved};
 
 /// Memory and translation caches.
 pub trait Machine {
@@ -46,5 +46,5 @@ pub trait Machine {
     /// A fault was resolved that no instruction of the program took: the kernel
     /// read or wrote its memory, or populated it. Linux counts these for the
     /// process, so the kernel is told.
-    fn software_fault(&self, _address: GuestVirt, _resolved: &Resolved) {}
+    fn software_fault(&self, _address: GuestVirt, _access: Access, _resolved: &Resolved) {}
 }

@@ -125,7 +125,7 @@ impl AddressSpace {
                 let access = Access { write, execute, major: major && at == start };
                 let resolved =
                     self.fault(memory, at, access).map_err(|error| Stopped { at, error })?;
-                memory.machine.software_fault(at, &resolved);
+                memory.machine.software_fault(at, access, &resolved);
             }
             at.0 += PAGE_SIZE;
         }

@@ -167,7 +167,7 @@ impl AddressSpace {
             return Ok(entry.frame());
         }
         let resolved = self.fault(memory, address, access)?;
-        memory.machine.software_fault(address, &resolved);
+        memory.machine.software_fault(address, access, &resolved);
         resolved.after.ok_or(FaultError::NoMapping)
     }
 }

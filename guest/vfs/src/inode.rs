@@ -265,6 +265,10 @@ pub trait Inode: Any + Send + Sync {
     /// Its data may be read from now on in ways that are not seen: a mapping.
     fn note_access(&self) {}
 
+    /// Its data is written from now on in ways that are not seen: through a
+    /// mapping. What has a host behind it gets its times there, when it is written.
+    fn note_write(&self) {}
+
     /// Changes attributes.
     fn change(&self, changes: &Changes) -> Result<()> {
         let _ = changes;

@@ -50,9 +50,10 @@ static NEXT_MOMENT: AtomicU64 = AtomicU64::new(0);
 /// How many pages are dirty, about.
 static DIRTY_PAGES: AtomicU64 = AtomicU64::new(0);
 
-/// A fault was resolved: if it made a page of a file dirty, that is noted.
+/// A fault of a write was resolved: if it made a page of a file dirty, that is
+/// noted, and of a file in memory the time.
 #[inline]
-pub fn note_fault(resolved: &Resolved) {
+pub fn note_write(resolved: &Resolved) {
     use pagelab_abi::fault::FaultKind::{FileMajor, FileMinor, WriteNotify};
     if let (WriteNotify | FileMinor | FileMajor, Some(frame)) = (resolved.kind, resolved.after) {
         let owner = {
@@ -62,10 +63,11 @@ pub fn note_fault(resolved: &Resolved) {
             }
             Owner::decode(held.use_of(frame), held.owner(frame))
         };
-        if let Owner::Page { object, index } = owner
-            && let Some(file) = cache().backed(object)
-        {
+        let Owner::Page { object, index } = owner else { return };
+        if let Some(file) = cache().backed(object) {
             file.note_dirty(index);
+        } else if let Some(inode) = cache().mapped.pinned(object) {
+            inode.note_write();
         }
     }
 }

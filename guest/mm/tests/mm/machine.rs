@@ -151,7 +151,7 @@ impl Machine for Ram {
         });
     }
 
-    fn software_fault(&self, address: GuestVirt, resolved: &Resolved) {
+    fn software_fault(&self, address: GuestVirt, _access: Access, resolved: &Resolved) {
         self.software_faults.borrow_mut().push((address, resolved.kind));
     }
 }

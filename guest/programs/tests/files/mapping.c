@@ -127,6 +127,36 @@ static void into_itself(void)
     close(self);
 }
 
+/* When it was changed, once it is written to where it is kept. */
+static time_t changed(int timed, char *bytes)
+{
+    struct stat status;
+
+    CHECK(msync(bytes, 2 * PAGE, MS_SYNC) == 0 && fstat(timed, &status) == 0);
+    return status.st_mtime;
+}
+
+static void times(void)
+{
+    const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    int timed = open("timed", O_RDWR | O_CREAT, 0600), zeros = open("/dev/zero", O_RDONLY);
+    char *copy, *bytes;
+
+    CHECK(ftruncate(timed, 2 * PAGE) == 0 && futimens(timed, long_ago) == 0);
+    copy = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, timed, 0);
+    bytes = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, timed, 0);
+    copy[0] = 1;
+    CHECK(changed(timed, bytes) == 1000);
+    bytes[0] = 1;
+    CHECK(changed(timed, bytes) != 1000);
+    CHECK(futimens(timed, long_ago) == 0 && changed(timed, bytes) == 1000);
+    CHECK(read(zeros, bytes + PAGE, 1) == 1);
+    CHECK(changed(timed, bytes) != 1000);
+    CHECK(munmap(bytes, 2 * PAGE) == 0 && munmap(copy, 2 * PAGE) == 0);
+    close(timed);
+    close(zeros);
+}
+
 int main(void)
 {
     check_begin();
@@ -137,5 +167,6 @@ int main(void)
     without_the_file();
     refused();
     into_itself();
+    times();
     return check_end();
 }

@@ -191,6 +191,10 @@ impl<S: PageStore> Inode for MemInode<S> {
         self.accessed();
     }
 
+    fn note_write(&self) {
+        self.touch();
+    }
+
     fn ino(&self) -> u64 {
         self.ino
     }
