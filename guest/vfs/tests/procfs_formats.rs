@@ -8,7 +8,7 @@ use pagelab_vfs::inode::DeviceNumber;
 use pagelab_vfs::procfs::{
     Area, AreaFlags, AreaUsage, LIMITS, Limit, MemoryInfo, ProcessMemory, ProcessStatus,
     SignalSets, write_area, write_area_usage, write_limits, write_memory_info, write_rollup,
-    write_stat, write_statm, write_status,
+    write_stat, write_statm, write_status, write_swaps,
 };
 
 /// The area that a line of `maps` describes.
@@ -361,6 +361,21 @@ fn limits_is_linuxs_to_the_letter() {
     let mut ours = Vec::new();
     write_limits(&mut ours, &limits);
     assert_eq!(String::from_utf8(ours).unwrap(), text);
+}
+
+#[test]
+fn swaps_is_a_table() {
+    let text = |info: &MemoryInfo| {
+        let mut text = Vec::new();
+        write_swaps(&mut text, info);
+        String::from_utf8(text).unwrap()
+    };
+    let theirs = read_to_string("/proc/swaps").unwrap();
+    let head = text(&MemoryInfo::default());
+    assert_eq!(Some(head.as_str()), theirs.split_inclusive('\n').next());
+    let some = MemoryInfo { swap_total: 16_383, swap_free: 16_380, ..MemoryInfo::default() };
+    let line = format!("{:40}partition\t65532\t\t12\t\t-2\n", "/dev/vda");
+    assert_eq!(text(&some), head + &line);
 }
 
 #[test]

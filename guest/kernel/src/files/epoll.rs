@@ -9,7 +9,7 @@
 //! different events apart: whoever is woken can use what it is woken for.
 //!
 //! Edge-triggered files are reported once for each time that their channel was
-//! woken: [`wait::generation`] counts that.
+//! woken for what they are watched for: [`wait::generation`] counts that.
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -51,7 +51,7 @@ struct Interest {
     file: Weak<OpenFile>,
     channel: WaitChannel,
     event: Event,
-    /// How often its channel had been woken when it was reported.
+    /// How often its channel had been woken for it when it was reported.
     reported: Option<u64>,
 }
 
@@ -107,8 +107,7 @@ impl Epoll {
     /// How a file's channel is watched.
     fn watcher(&self, interest: &Interest) -> Watcher {
         let events = interest.event.events;
-        let wanted = Readiness::from_bits_truncate((events | ALWAYS) as u16);
-        let one_for = (events & EXCLUSIVE != 0).then_some(wanted);
+        let one_for = (events & EXCLUSIVE != 0).then(|| readiness(events));
         Watcher { channel: self.channel, one_for }
     }
 
@@ -192,7 +191,7 @@ impl Epoll {
             if found.len() == most || wanted & !HOW == 0 {
                 return true;
             }
-            let generation = wait::generation(interest.channel);
+            let generation = wait::generation(interest.channel, readiness(wanted));
             let edge = wanted & EDGE_TRIGGERED != 0;
             let events = events_of(&file) & (wanted | ALWAYS);
             if events == 0 || edge && interest.reported == Some(generation) {
@@ -223,17 +222,28 @@ impl Epoll {
         };
         interests.iter().any(|(file, event, reported, channel)| {
             let wanted = event.events;
-            let news =
-                wanted & EDGE_TRIGGERED == 0 || *reported != Some(wait::generation(*channel));
+            let news = wanted & EDGE_TRIGGERED == 0
+                || *reported != Some(wait::generation(*channel, readiness(wanted)));
             wanted & !HOW != 0 && events_of(file) & (wanted | ALWAYS) != 0 && news
         })
     }
 }
 
+/// `EPOLLRDNORM`: the same as `EPOLLIN`.
+const READ_NORMAL: u32 = 0x040;
+/// `EPOLLWRNORM`: the same as `EPOLLOUT`.
+const WRITE_NORMAL: u32 = 0x100;
+
+/// What has to come so that there are such events.
+fn readiness(events: u32) -> Readiness {
+    let mut ready = Readiness::from_bits_truncate((events | ALWAYS) as u16);
+    ready.set(Readiness::READ, events & (0x001 | READ_NORMAL) != 0);
+    ready.set(Readiness::WRITE, events & (0x004 | WRITE_NORMAL) != 0);
+    ready
+}
+
 /// What a file is ready for, as `epoll` has it.
 fn events_of(file: &OpenFile) -> u32 {
-    const READ_NORMAL: u32 = 0x040;
-    const WRITE_NORMAL: u32 = 0x100;
     let ready = file.poll();
     let mut events = u32::from(ready.bits());
     if ready.contains(Readiness::READ) {

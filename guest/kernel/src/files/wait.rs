@@ -15,10 +15,14 @@ use crate::process::sleep::{self, NotYet, WaitQueue};
 
 static QUEUES: Lock<BTreeMap<WaitChannel, Arc<WaitQueue>>> = Lock::new(BTreeMap::new());
 
+/// Bits that [`Readiness`] has, and those below them.
+const BITS: usize = (u16::BITS - Readiness::all().bits().leading_zeros()) as usize;
+
 /// A channel whose changes are passed on.
+#[derive(Default)]
 struct Watched {
-    /// How often it was woken.
-    generation: u64,
+    /// How often it was woken for each bit of readiness.
+    generations: [u64; BITS],
     /// Channels that are woken with it, each as often as it watches.
     by: Vec<Watcher>,
 }
@@ -43,7 +47,9 @@ pub fn wake(channel: WaitChannel, ready: Readiness) -> bool {
     let by = {
         let mut watched = WATCHED.lock();
         let Some(watched) = watched.get_mut(&channel) else { return somebody };
-        watched.generation += 1;
+        for bit in bits_of(ready) {
+            watched.generations[bit] += 1;
+        }
         watched.by.clone()
     };
     // No loop: `epoll` lets none be made.
@@ -62,7 +68,7 @@ pub fn wake(channel: WaitChannel, ready: Readiness) -> bool {
 /// Wakes `by` whenever `channel` is woken.
 pub fn watch(channel: WaitChannel, by: Watcher) {
     let mut watched = WATCHED.lock();
-    let watched = watched.entry(channel).or_insert(Watched { generation: 0, by: Vec::new() });
+    let watched = watched.entry(channel).or_default();
     watched.by.push(by);
 }
 
@@ -78,9 +84,15 @@ pub fn unwatch(channel: WaitChannel, by: Watcher) {
     }
 }
 
-/// How often a channel was woken while it was watched.
-pub fn generation(channel: WaitChannel) -> u64 {
-    WATCHED.lock().get(&channel).map_or(0, |watched| watched.generation)
+/// How often a channel was woken for any of `wanted` while it was watched.
+pub fn generation(channel: WaitChannel, wanted: Readiness) -> u64 {
+    let watched = WATCHED.lock();
+    let Some(watched) = watched.get(&channel) else { return 0 };
+    bits_of(wanted).map(|bit| watched.generations[bit]).sum()
+}
+
+fn bits_of(readiness: Readiness) -> impl Iterator<Item = usize> {
+    (0..BITS).filter(move |&bit| readiness.bits() >> bit & 1 != 0)
 }
 
 /// Waits until `condition` gives something. It is asked at once, and again

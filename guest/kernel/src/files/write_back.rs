@@ -50,6 +50,11 @@ static NEXT_MOMENT: AtomicU64 = AtomicU64::new(0);
 /// How many pages are dirty, about.
 static DIRTY_PAGES: AtomicU64 = AtomicU64::new(0);
 
+/// How many pages are dirty, about.
+pub fn dirty_pages() -> u64 {
+    DIRTY_PAGES.load(Ordering::Relaxed)
+}
+
 /// A fault of a write was resolved: if it made a page of a file dirty, that is
 /// noted, and of a file in memory the time.
 #[inline]
@@ -118,7 +123,7 @@ fn write_old() {
 }
 
 fn is_much_dirty() -> bool {
-    let dirty = DIRTY_PAGES.load(Ordering::Relaxed);
+    let dirty = dirty_pages();
     dirty > 0 && dirty > memory().frames.counters().total / DIRTY_SHARE
 }
 

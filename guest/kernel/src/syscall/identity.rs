@@ -7,6 +7,7 @@ use pagelab_vfs::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::{Arguments, Outcome, int};
+use crate::files::cache;
 use crate::memory::memory;
 use crate::process::{Pid, Process, all, find, scheduler};
 use crate::{publish, user};
@@ -168,7 +169,7 @@ fn sysinfo(a: &Arguments) -> Outcome {
         loads: [0; 3],
         total_ram: counters.total * PAGE,
         free_ram: counters.free * PAGE,
-        shared_ram: counters.cache * PAGE,
+        shared_ram: cache().pages_in_memory() * PAGE,
         buffer_ram: 0,
         total_swap: swap.total * PAGE,
         free_swap: swap.free * PAGE,

@@ -86,6 +86,26 @@ static void edge_and_once(void)
     CHECK(epoll_ctl(epoll, EPOLL_CTL_MOD, pipes[0], &event) == 0);
 }
 
+/* What happens at one end is no news of the other. */
+static void edges_of_both_ends(void)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = 1}, found;
+    int ends[2];
+    char bytes[4096] = "";
+
+    CHECK(pipe2(ends, O_NONBLOCK) == 0 && fcntl(ends[1], F_SETPIPE_SZ, sizeof bytes) == sizeof bytes);
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &event) == 0);
+    event = (struct epoll_event){.events = EPOLLOUT | EPOLLET, .data.u64 = 2};
+    CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, ends[1], &event) == 0);
+    CHECK(write(ends[1], bytes, sizeof bytes) == sizeof bytes);
+    CHECK(wait_ms(&found, 1, 0) == 1 && found.data.u64 == 1);
+    CHECK(read(ends[0], bytes, 2048) == 2048 && wait_ms(&found, 1, 0) == 0);
+    CHECK(read(ends[0], bytes, 2048) == 2048);
+    CHECK(wait_ms(&found, 1, 0) == 1 && found.data.u64 == 2 && wait_ms(&found, 1, 0) == 0);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void from_outside(void)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = 3}, found[4];
@@ -236,6 +256,7 @@ int main(void)
     control();
     level();
     edge_and_once();
+    edges_of_both_ends();
     from_outside();
     timers();
     counters();

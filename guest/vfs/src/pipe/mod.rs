@@ -56,6 +56,11 @@ impl State {
         self.capacity.saturating_sub(self.length)
     }
 
+    /// `POLLOUT` as Linux gives it: room for a whole page.
+    fn is_writable(&self) -> bool {
+        self.room() >= PIPE_BUF
+    }
+
     /// Moves from the pipe until the sink is full or the pipe empty.
     fn drain(&mut self, sink: &mut dyn Sink) -> usize {
         let wanted = sink.remaining().min(self.length);
@@ -180,9 +185,11 @@ impl Pipe {
         if state.length == 0 {
             return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
         }
+        let was_full = !state.is_writable();
         let moved = state.drain(sink);
         drop(state);
-        if moved > 0 {
+        // A writer waits only where there was too little room.
+        if moved > 0 && was_full {
             self.wake(Readiness::WRITE);
         }
         moved_or_fault(moved, 1)
@@ -213,7 +220,6 @@ impl Pipe {
         self.read(&mut Limited { inner: sink, limit })
     }
 
-    /// `POLLOUT` as Linux gives it: room for a whole page.
     fn readiness(&self, reads: bool, writes: bool) -> Readiness {
         let state = self.state.lock();
         let mut ready = Readiness::empty();
@@ -222,7 +228,7 @@ impl Pipe {
             ready.set(Readiness::HANG_UP, state.writers == 0 && state.writer_openings > 0);
         }
         if writes {
-            ready.set(Readiness::WRITE, state.room() >= PIPE_BUF);
+            ready.set(Readiness::WRITE, state.is_writable());
             ready.set(Readiness::ERROR, state.readers == 0);
         }
         ready

@@ -36,7 +36,9 @@ pub use maps::{write_area, write_area_usage, write_rollup};
 pub use process::{write_limits, write_stat, write_statm, write_status};
 pub use settings::Setting;
 pub use source::{ProcSource, page_flags};
-pub use system::{write_counts, write_cpu_info, write_load_average, write_memory_info};
+pub use system::{
+    write_counts, write_cpu_info, write_load_average, write_memory_info, write_swaps,
+};
 
 /// The file system to mount at `/proc`.
 pub struct ProcFs {

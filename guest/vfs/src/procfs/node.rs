@@ -49,6 +49,7 @@ pub(super) enum SystemFile {
     LoadAverage,
     MemoryInfo,
     Stat,
+    Swaps,
     Uptime,
     Version,
     VmStat,
@@ -92,7 +93,7 @@ pub(super) enum IdentityFile {
 }
 
 /// What stands in `/proc` beside the processes.
-pub(super) static ROOT: [(&[u8], Node); 13] = [
+pub(super) static ROOT: [(&[u8], Node); 14] = [
     (b"cmdline", Node::System(SystemFile::CommandLine)),
     (b"cpuinfo", Node::System(SystemFile::CpuInfo)),
     (b"filesystems", Node::System(SystemFile::FileSystems)),
@@ -101,6 +102,7 @@ pub(super) static ROOT: [(&[u8], Node); 13] = [
     (b"mounts", Node::RootLink(RootLink::Mounts)),
     (b"self", Node::RootLink(RootLink::Myself)),
     (b"stat", Node::System(SystemFile::Stat)),
+    (b"swaps", Node::System(SystemFile::Swaps)),
     (b"sys", Node::Settings),
     (b"thread-self", Node::RootLink(RootLink::MyThread)),
     (b"uptime", Node::System(SystemFile::Uptime)),

@@ -82,6 +82,25 @@ pub fn write_memory_info(out: &mut Vec<u8>, info: &MemoryInfo) {
     kib_line(out, "Hugetlb:", 0);
 }
 
+/// Appends `swaps`: one disk, if there is swap.
+pub fn write_swaps(out: &mut Vec<u8>, info: &MemoryInfo) {
+    out.extend_from_slice(b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
+    if info.swap_total == 0 {
+        return;
+    }
+    const WIDTH: usize = 40;
+    let start = out.len();
+    out.extend_from_slice(b"/dev/vda");
+    out.resize(start + WIDTH, b' ');
+    out.extend_from_slice(b"partition\t");
+    for pages in [info.swap_total, info.swap_total - info.swap_free] {
+        let kib = pages * 4;
+        push_decimal(out, kib);
+        out.extend_from_slice(if kib < 10_000_000 { b"\t\t" } else { b"\t" });
+    }
+    out.extend_from_slice(b"-2\n");
+}
+
 fn write_times(out: &mut Vec<u8>, label: &[u8], times: &CpuTimes) {
     out.extend_from_slice(label);
     // User, nice, system, idle, waiting, interrupts, and what is left.

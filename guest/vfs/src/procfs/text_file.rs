@@ -208,6 +208,7 @@ fn system_text(source: &dyn ProcSource, file: SystemFile, out: &mut Vec<u8>) {
             source.processors(&mut |_, cpu| times.push(*cpu));
             system::write_counts(out, &times, &source.counts());
         }
+        SystemFile::Swaps => system::write_swaps(out, &source.memory_info()),
         SystemFile::Uptime => {
             let (up, idle) = source.uptime();
             system::push_hundredths(out, up);

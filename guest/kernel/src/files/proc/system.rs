@@ -7,6 +7,7 @@ use pagelab_hal::{cpu, lab, time};
 use pagelab_mm::Overcommit;
 use pagelab_vfs::procfs::{CpuInfo, CpuTimes, MemoryInfo, SystemCounts};
 
+use crate::files::{cache, write_back};
 use crate::memory::memory;
 use crate::process::thread::RunState;
 use crate::process::{self, Process, State, exit, reclaim, scheduler, usage};
@@ -34,20 +35,23 @@ pub fn memory_info() -> MemoryInfo {
     let commit = &memory().commit;
     let swap = memory().swap_use();
     let [_, file, shared] = mapped();
+    // What has a host behind it can be had again.
+    let in_memory = cache().pages_in_memory();
+    let backed = frames.cache - in_memory;
     MemoryInfo {
         total: frames.total,
         free: frames.free,
-        // Pages of files are in memory for good.
-        available: frames.free,
+        available: frames.free + backed,
         cached: frames.cache,
-        active_anonymous: frames.anonymous,
-        active_file: frames.cache,
+        active_anonymous: frames.anonymous + in_memory,
+        active_file: backed,
+        dirty: write_back::dirty_pages(),
         swap_total: swap.total,
         swap_free: swap.free,
         swap_cached: swap.cached,
         anonymous: frames.anonymous - swap.cached,
         mapped: file + shared,
-        shared_memory: frames.cache,
+        shared_memory: in_memory,
         slab_unreclaimable: frames.kernel,
         page_tables: frames.tables,
         commit_limit: commit.limit(),
@@ -65,7 +69,8 @@ pub fn memory_counters(show: &mut dyn FnMut(&str, u64)) {
     show("nr_anon_pages", frames.anonymous);
     show("nr_mapped", file + shared);
     show("nr_file_pages", frames.cache);
-    show("nr_shmem", frames.cache);
+    show("nr_shmem", cache().pages_in_memory());
+    show("nr_dirty", write_back::dirty_pages());
     show("nr_page_table_pages", frames.tables);
     show("pgfault", minor + major);
     show("pgmajfault", major);

@@ -311,6 +311,14 @@ fn sync_file_system(descriptor: u64) -> Outcome {
 
 fn advise(call: u32, a: &Arguments) -> Outcome {
     let file = open_file(a[0])?;
+    if call == linux::__NR_readahead {
+        if !file.is_readable() {
+            return Err(Errno::EBADF.into());
+        }
+        if file.kind() != FileKind::Regular {
+            return Err(Errno::EINVAL.into());
+        }
+    }
     if file.pipe().is_some() {
         return Err(Errno::ESPIPE.into());
     }
