@@ -3,8 +3,8 @@
 //! Each function is one instruction. Only what is harmless in safe hands is
 //! safe: reading the time-stamp counter is, writing CR3 is not.
 
-use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
+use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Model-specific registers that the kernel uses.
@@ -239,11 +239,39 @@ pub fn set_user_segments(fs_base: u64, gs_base: u64) {
     }
 }
 
+global_asm!(
+    ".global pagelab_wait_for_interrupt",
+    ".global pagelab_halt",
+    "pagelab_wait_for_interrupt:",
+    "sti",
+    "pagelab_halt:",
+    "hlt",
+    "cli",
+    "ret",
+);
+
+unsafe extern "C" {
+    fn pagelab_wait_for_interrupt();
+    /// Its `hlt`.
+    static pagelab_halt: u8;
+}
+
 /// Waits for an interrupt with interrupts on; they are off again afterwards.
 pub fn wait_for_interrupt() {
     // SAFETY: interrupts are delivered only between `sti` and `cli`, where the
     // kernel holds no lock; the handlers return here.
-    unsafe { asm!("sti", "hlt", "cli") };
+    unsafe { pagelab_wait_for_interrupt() };
+}
+
+/// Where to return to from an interrupt that came at `rip`, in ring 0.
+///
+/// What it was waited for may have come, so the wait is over even if the processor
+/// did not halt yet. It takes no interrupt between `sti` and `hlt`, but not every
+/// emulation of a guest's processor remembers that when it is left in between; an
+/// interrupt that came there would be slept through.
+pub(crate) fn behind_halt(rip: u64) -> u64 {
+    const LENGTH: u64 = 1;
+    if rip == &raw const pagelab_halt as u64 { rip + LENGTH } else { rip }
 }
 
 /// Stops for ever.

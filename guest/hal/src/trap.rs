@@ -491,6 +491,9 @@ fn guard_return_address(frame: &mut TrapFrame) {
 #[cold]
 fn enter_from_kernel(frame: &mut TrapFrame, handlers: Option<&Handlers>) {
     let interrupt = (vector::FIRST_INTERRUPT.into()..SYSCALL).contains(&frame.vector);
+    if interrupt {
+        frame.rip = cpu::behind_halt(frame.rip);
+    }
     match handlers {
         Some(_) if interrupt && virtio::is_put_off(frame.vector as u8) => {}
         Some(handlers) if interrupt => (handlers.interrupt)(frame.vector as u8, None),
