@@ -9,16 +9,14 @@
 //! Without hardware, ring 3 runs with the host's own debug registers, and ring 0
 //! is emulated without looking at what it accesses. There are hosts with hardware,
 //! emulated ones, whose debug registers do nothing in a guest: that is found out
-//! by trying, once somebody wants one ([`DebugHost::stops`]).
+//! by trying, once somebody wants one ([`DebugHost`]).
 
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use pagelab_abi::addr::GuestVirt;
 use pagelab_abi::layout::USER_END;
 
-use crate::host;
-use crate::host::probe::{self, DebugStops};
+use crate::host::debugging::DebugHost;
 use crate::inspect::AddressSpace;
 use crate::memory::GuestRam;
 use crate::vstate::control::{ControlError, VcpuControl};
@@ -47,32 +45,6 @@ pub enum BreakpointError {
     Control(#[from] ControlError),
 }
 
-/// What the host's KVM can do for a debugger.
-#[derive(Debug)]
-pub struct DebugHost {
-    /// Whether there is no virtualization hardware.
-    without_hardware: bool,
-    kvm: PathBuf,
-    stops: OnceLock<DebugStops>,
-}
-
-impl DebugHost {
-    /// A host, with or without virtualization hardware, whose KVM is at `kvm`.
-    #[must_use]
-    pub const fn new(without_hardware: bool, kvm: PathBuf) -> Self {
-        Self { without_hardware, kvm, stops: OnceLock::new() }
-    }
-
-    /// What stops a guest, tried out at the first call.
-    pub fn stops(&self) -> DebugStops {
-        *self.stops.get_or_init(|| {
-            let found = host::open(&self.kvm).map(|kvm| probe::debug_stops(&kvm));
-            log::info!("what stops a guest: {found:?}");
-            found.unwrap_or_default()
-        })
-    }
-}
-
 /// Sets and removes breakpoints.
 #[derive(Clone, Debug)]
 pub struct Breaker {
@@ -91,10 +63,11 @@ impl Breaker {
     ///
     /// If that cannot be done.
     pub fn add(&self, address: u64, condition: Condition) -> Result<Means, BreakpointError> {
-        let in_memory = address < USER_END.0 || !self.host.without_hardware;
+        let without_hardware = self.host.lets_programs_exceptions_through();
+        let in_memory = address < USER_END.0 || !without_hardware;
         let means = match condition {
             // Without hardware, int3 stops programs in another way, which always works.
-            Condition::Execute if in_memory && !self.host.without_hardware => {
+            Condition::Execute if in_memory && !without_hardware => {
                 if !self.host.stops().int3 {
                     return Err(BreakpointError::NoBreakpoints);
                 }
@@ -132,7 +105,7 @@ impl Breaker {
     fn free_register(&self) -> Option<usize> {
         let hardware = self.control.breakpoints().hardware;
         // There, the last one is for the guest's handler of int3.
-        let usable = hardware.len() - usize::from(self.host.without_hardware);
+        let usable = hardware.len() - usize::from(self.host.lets_programs_exceptions_through());
         hardware[..usable].iter().position(Option::is_none)
     }
 

@@ -7,13 +7,14 @@ use std::time::Instant;
 use pagelab_abi::lab::FaultCounters;
 use serde_json::{Value, json};
 
-use super::breakpoints::{Breaker, DebugHost};
+use super::breakpoints::Breaker;
 use super::fault_stops::FaultStops;
 use super::history::History;
 use super::protocol::CommandError;
 use super::report::{Desk, Source};
 use super::target::Target;
 use crate::devices::shared::{SharedPages, Snapshot};
+use crate::host::debugging::DebugHost;
 use crate::inspect::AddressSpace;
 use crate::inspect::pages::diff::Snapshot as TableSnapshot;
 use crate::inspect::second_level::history::History as BackingHistory;
@@ -60,9 +61,7 @@ pub struct Lab {
     pub tsc_khz: u64,
     /// The kernel's ELF.
     pub kernel: Arc<[u8]>,
-    /// Whether the host's KVM works without virtualization hardware.
-    pub without_hardware: bool,
-    /// What it can do for a debugger.
+    /// What the host can do for a debugger.
     pub debug_host: Arc<DebugHost>,
     /// KVM's statistics, if it gives any out.
     pub statistics: Option<KvmStats>,

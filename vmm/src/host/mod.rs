@@ -3,6 +3,7 @@
 //! * [`device`]: opening `/dev/kvm`, and what to do where that fails
 //! * [`modules`], [`cpu`], [`capabilities`]: what the host says of itself
 //! * [`probe`]: what tiny guests find out by trying
+//! * [`debugging`]: the same, of what stops a guest, for a lab that runs
 //! * [`render`]: all of it for people
 //!
 //! No host is known by name here: what a host cannot do is found by the probe,
@@ -10,6 +11,7 @@
 
 pub mod capabilities;
 pub mod cpu;
+pub mod debugging;
 pub mod device;
 pub mod modules;
 pub mod probe;

@@ -202,10 +202,11 @@ fn describe_debug_stops(found: &DebugStops) -> String {
         (false, false) => "nothing",
     };
     format!(
-        "debug registers stop in ring 0: {}; in ring 3: {}; int3 {}",
+        "debug registers stop in ring 0: {}; in ring 3: {}; int3 {}; steps in ring 3 {}",
         what(found.kernel_execute, found.kernel_write),
         what(found.program_execute, found.program_write),
-        if found.int3 { "stops" } else { "does not stop" }
+        if found.int3 { "stops" } else { "does not stop" },
+        if found.program_step { "stop" } else { "are the guest's" }
     )
 }
 

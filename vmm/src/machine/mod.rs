@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pagelab_abi::layout::{LAB_IRQ, LAB_PORT, LAB_PORT_COUNT, SERIAL_IRQ, SERIAL_PORT};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::debug::breakpoints::{Breaker, DebugHost};
+use crate::debug::breakpoints::Breaker;
 use crate::debug::fault_stops::FaultStops;
 use crate::debug::gdb::PreparedGdb;
 use crate::debug::gdb::target::Guest;
@@ -31,6 +31,7 @@ use crate::devices::serial::{EventTrigger, SerialConsole};
 use crate::devices::shared::{SharedPages, Snapshot};
 use crate::devices::virtio::block::SwapError;
 use crate::event_loop::{self, BlockedSignals, LoopError, LoopInput};
+use crate::host::debugging::DebugHost;
 
 use crate::kvm_stats::KvmStats;
 use crate::layout::SERIAL_PORT_COUNT;
@@ -154,7 +155,7 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let wires = Wires::new(&vm)?;
     let shared = Arc::new(SharedPages::new(Arc::clone(&ram), config.events.flags()));
     let output = HostOutput::new(Arc::clone(&stop)).map_err(MachineError::Descriptor)?;
-    let debugged = Debugged::new(&config, &shared, &vm)?;
+    let debugged = Debugged::new(&config, &shared)?;
     let history = debugged.history.clone();
     let events = observer::Events::new(Arc::clone(&shared), config.events, output.clone(), history);
 
@@ -162,7 +163,8 @@ pub fn run(mut config: MachineConfig<'_>) -> Result<Finished, MachineError> {
     let mut memory = Bus::new("memory address");
     let virtio = virtio::Attached::new(&vm, &ram, &mut memory, &config.virtio)?;
     let control = Arc::clone(&debugged.control);
-    let vcpu = Vcpu::new(&vm, ports, memory, Arc::clone(&stop), control)?;
+    let debug_host = Arc::clone(&debugged.host);
+    let vcpu = Vcpu::new(&vm, ports, memory, Arc::clone(&stop), control, debug_host)?;
     let tsc_khz = vcpu.tsc_khz();
     let global_pages = entry::has_global_pages(vm.cpuid());
     let values = BootValues {
@@ -237,13 +239,8 @@ struct Debugged {
 }
 
 impl Debugged {
-    fn new(
-        config: &MachineConfig<'_>,
-        shared: &Arc<SharedPages>,
-        vm: &Vm,
-    ) -> Result<Self, MachineError> {
-        let without_hardware = vm.lets_debug_exceptions_through();
-        let host = Arc::new(DebugHost::new(without_hardware, config.kvm.clone()));
+    fn new(config: &MachineConfig<'_>, shared: &Arc<SharedPages>) -> Result<Self, MachineError> {
+        let host = Arc::new(DebugHost::new(config.kvm.clone()));
         let config = &config.debug;
         let control = VcpuControl::new(config.paused).map_err(MachineError::Descriptor)?;
         let control = Arc::new(control);
@@ -291,7 +288,6 @@ impl Debugged {
             stops: self.stops,
             tsc_khz: vcpu.tsc_khz(),
             kernel: config.kernel.into(),
-            without_hardware: vm.lets_debug_exceptions_through(),
             debug_host: self.host,
             statistics: statistics.inspect_err(|error| log::info!("{error}")).ok(),
             vm_statistics: KvmStats::open(vm.fd()).ok(),

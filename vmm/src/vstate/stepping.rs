@@ -1,7 +1,7 @@
 //! Making the processor stop where the debugger wants: `KVM_SET_GUEST_DEBUG`,
 //! `int3` bytes in memory, and what hosts without virtualization hardware need.
 //!
-//! Such a host (`kvm_pvm`) executes ring 3 natively and lets its debug exceptions
+//! Such a host executes ring 3 natively and lets its debug exceptions
 //! through to the guest, while ring 0 is emulated and stops as it should. So a
 //! step in ring 3 ends at the guest's handler of the debug exception, and an
 //! `int3` at that of breakpoints, where a hardware breakpoint waits for it. In
@@ -24,6 +24,7 @@ use pagelab_abi::addr::{GuestPhys, GuestVirt};
 
 use super::foresight::{self, Foreseen};
 use super::guest_debug::{Breakpoints, Condition, HARDWARE_BREAKPOINTS, SoftwareBreakpoint};
+use crate::host::debugging::DebugHost;
 use crate::inspect::AddressSpace;
 use crate::memory::GuestRam;
 
@@ -43,8 +44,7 @@ const TRAP_FLAG: u64 = 1 << 8;
 pub(super) struct Debugging {
     ram: Arc<GuestRam>,
     block_interrupts: bool,
-    /// Whether debug exceptions of ring 3 go to the guest.
-    lets_through: bool,
+    host: Arc<DebugHost>,
     told: (Breakpoints, bool),
     /// Bytes that were replaced by `int3`.
     patched: Vec<(SoftwareBreakpoint, u8)>,
@@ -58,18 +58,24 @@ pub(super) struct Debugging {
 
 impl Debugging {
     /// Nothing is wanted. `block_interrupts`: KVM can hold back interrupts while
-    /// it steps. `lets_through`: see the module's documentation.
-    pub(super) fn new(ram: Arc<GuestRam>, block_interrupts: bool, lets_through: bool) -> Self {
+    /// it steps.
+    pub(super) fn new(ram: Arc<GuestRam>, block_interrupts: bool, host: Arc<DebugHost>) -> Self {
         Self {
             ram,
             block_interrupts,
-            lets_through,
+            host,
             told: (Breakpoints::default(), false),
             patched: Vec::new(),
             stepping_over: None,
             foreseen: None,
             steps_without: 0,
         }
+    }
+
+    /// Whether debug exceptions of ring 3 go to the guest: see the module's
+    /// documentation.
+    fn lets_through(&self) -> bool {
+        self.host.lets_programs_exceptions_through()
     }
 
     /// The guest pauses: memory is again what the guest put there.
@@ -92,7 +98,7 @@ impl Debugging {
             return false;
         }
         let watches = !breakpoints.stepped.is_empty();
-        if (step || watches) && self.lets_through && self.return_to_user(vcpu) {
+        if (step || watches) && self.lets_through() && self.return_to_user(vcpu) {
             return true;
         }
         if watches {
@@ -142,7 +148,7 @@ impl Debugging {
     /// KVM does not stop there.
     fn with_handler(&self, vcpu: &VcpuFd, breakpoints: &Breakpoints) -> Breakpoints {
         let mut all = breakpoints.clone();
-        if self.lets_through && !all.software.is_empty() {
+        if self.lets_through() && !all.software.is_empty() {
             // The last register, which other breakpoints get last.
             all.hardware[HARDWARE_BREAKPOINTS - 1] =
                 handler(vcpu, &self.ram, BREAKPOINT).map(|handler| (handler, Condition::Execute));
@@ -202,14 +208,14 @@ impl Debugging {
     /// Whether the processor stands where `int3` instructions of the guest's own
     /// are handled.
     pub(super) fn is_guests_own(&self, vcpu: &VcpuFd, pc: u64) -> bool {
-        self.lets_through && handler(vcpu, &self.ram, BREAKPOINT) == Some(pc)
+        self.lets_through() && handler(vcpu, &self.ram, BREAKPOINT) == Some(pc)
     }
 
     /// Where the processor stands at the first or second instruction of the
     /// handler of one of ring 3's debug exceptions that the debugger caused, puts
     /// it back into ring 3; gives the exception's vector.
     pub(super) fn take_back(&self, vcpu: &VcpuFd) -> Option<(u64, u64)> {
-        if !self.lets_through {
+        if !self.lets_through() {
             return None;
         }
         let (mut regs, mut sregs) = (vcpu.get_regs().ok()?, vcpu.get_sregs().ok()?);

@@ -34,6 +34,7 @@ use super::vm::Vm;
 use super::{KvmError, failed, registers};
 use crate::devices::Ending;
 use crate::devices::bus::Bus;
+use crate::host::debugging::DebugHost;
 use crate::kvm_stats::{KvmStats, KvmStatsError, Snapshot};
 use crate::loader::EntryPoint;
 use crate::stop::{InternalError, Registers, SUBERROR_EMULATION, StopReason};
@@ -137,6 +138,7 @@ impl Vcpu {
         mmio: Bus,
         stop: Arc<AtomicBool>,
         control: Arc<VcpuControl>,
+        debug_host: Arc<DebugHost>,
     ) -> Result<Self, KvmError> {
         let fd = vm.fd().create_vcpu(0).map_err(failed("create a processor"))?;
         fd.set_cpuid2(vm.cpuid()).map_err(failed("set the processor's features"))?;
@@ -146,11 +148,7 @@ impl Vcpu {
             mmio,
             stop,
             control,
-            debugging: Debugging::new(
-                Arc::clone(vm.ram()),
-                vm.can_block_interrupts(),
-                vm.lets_debug_exceptions_through(),
-            ),
+            debugging: Debugging::new(Arc::clone(vm.ram()), vm.can_block_interrupts(), debug_host),
             exits: ExitCounts::default(),
             before_programs: Snapshot::default(),
         })

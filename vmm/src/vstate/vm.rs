@@ -112,13 +112,6 @@ impl Vm {
         u32::try_from(flags).is_ok_and(|flags| flags & KVM_GUESTDBG_BLOCKIRQ != 0)
     }
 
-    /// Whether debug exceptions of ring 3 go to the guest, and ring 0 is emulated:
-    /// KVM without virtualization hardware.
-    #[must_use]
-    pub fn lets_debug_exceptions_through(&self) -> bool {
-        Path::new("/sys/module/kvm_pvm").exists()
-    }
-
     /// Raises the global system interrupt `gsi` whenever `event` is written.
     ///
     /// # Errors

@@ -221,7 +221,7 @@ pub fn translate(lab: &mut Lab, arguments: &Arguments, format: Format) -> Result
     // virtualization hardware only what is the kernel's; and with the rights of the
     // kernel, which programs' memory is closed to by SMAP.
     const SMAP: u64 = 1 << 21;
-    let programs_too = !lab.without_hardware
+    let programs_too = !lab.debug_host.lets_programs_exceptions_through()
         && lab.control.registers().is_ok_and(|registers| registers.cr4 & SMAP == 0);
     let kvm_can = programs_too || address >= USER_END.0;
     let root = target.root(&lab.source())?;

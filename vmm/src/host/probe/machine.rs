@@ -27,9 +27,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
-    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP,
-    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_segment,
-    kvm_sregs, kvm_userspace_memory_region,
+    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP,
+    KVM_GUESTDBG_USE_SW_BP, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_guest_debug,
+    kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use pagelab_abi::addr::{GuestPhys, PAGE_SIZE};
@@ -234,10 +234,17 @@ impl Machine {
 
     /// Has KVM stop the guest at `int3`.
     pub(super) fn stop_at_int3(&self) -> Result<(), ProbeError> {
-        let debug = kvm_guest_debug {
-            control: KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP,
-            ..kvm_guest_debug::default()
-        };
+        self.debug(KVM_GUESTDBG_USE_SW_BP)
+    }
+
+    /// Has KVM stop the guest behind the next instruction.
+    pub(super) fn step(&self) -> Result<(), ProbeError> {
+        self.debug(KVM_GUESTDBG_SINGLESTEP)
+    }
+
+    fn debug(&self, how: u32) -> Result<(), ProbeError> {
+        let control = KVM_GUESTDBG_ENABLE | how;
+        let debug = kvm_guest_debug { control, ..kvm_guest_debug::default() };
         self.vcpu.set_guest_debug(&debug).map_err(ProbeError::kvm("KVM_SET_GUEST_DEBUG"))
     }
 

@@ -115,7 +115,8 @@ pub struct KernelInstructions {
     pub not_emulated: Vec<&'static str>,
 }
 
-/// Whether debug registers that KVM is told of, and `int3`, stop a guest.
+/// Whether debug registers that KVM is told of, `int3`, and single steps stop a
+/// guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DebugStops {
     /// Before an instruction of ring 0.
@@ -128,6 +129,10 @@ pub struct DebugStops {
     pub program_write: bool,
     /// At an `int3` of either ring.
     pub int3: bool,
+    /// Behind each instruction of ring 3, if it is stepped. Where KVM does not see
+    /// that, the guest gets the exception: its ring 3 runs without virtualization
+    /// hardware, with the host's own debug registers.
+    pub program_step: bool,
 }
 
 pub(super) fn debug_stops(machine: &mut Machine) -> Result<DebugStops, ProbeError> {
@@ -139,6 +144,7 @@ pub(super) fn debug_stops(machine: &mut Machine) -> Result<DebugStops, ProbeErro
         program_execute: stops(machine, Ring::Three, store(RING_3_CODE))?,
         program_write: stops(machine, Ring::Three, written)?,
         int3: int3_stops(machine, Ring::Zero)? && int3_stops(machine, Ring::Three)?,
+        program_step: program_step_stops(machine)?,
     })
 }
 
@@ -158,6 +164,14 @@ fn int3_stops(machine: &mut Machine, ring: Ring) -> Result<bool, ProbeError> {
     machine.load(ring, &[&code::INT3, end_of(ring)].concat(), |_| {})?;
     machine.stop_at_int3()?;
     Ok(machine.run()? == Stop::Debug { hit: 0 })
+}
+
+fn program_step_stops(machine: &mut Machine) -> Result<bool, ProbeError> {
+    let program = [&code::STORE, end_of(Ring::Three)].concat();
+    machine.load(Ring::Three, &program, |registers| registers.rbx = BUFFER)?;
+    machine.step()?;
+    let stopped = matches!(machine.run()?, Stop::Debug { .. });
+    Ok(stopped && machine.regs()?.rip > RING_3_CODE && machine.ring()? == 3)
 }
 
 /// How code in a ring ends.
