@@ -16,6 +16,14 @@ die() {
     exit 1
 }
 
+# Prints what the script's first lines say of it, and exits with this status.
+usage() {
+    local to=2
+    [ "$1" -ne 0 ] || to=1
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" >&"$to"
+    exit "$1"
+}
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Runs a command as root; fails where that takes a password nobody can type.
