@@ -91,7 +91,8 @@ static int status_with(struct record *record, uint64_t sequence, bool goes_on)
     if (child == 0) {
         volatile unsigned long rounds = 0;
 
-        record->sequence = sequence;
+        /* Nobody else reads it, for all the compiler knows. */
+        *(volatile uint64_t *)&record->sequence = sequence;
         while (1)
             rounds++;
     }
